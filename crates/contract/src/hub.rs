@@ -1,0 +1,146 @@
+//! The seam between protocols and the virtual network they share.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use crate::path::PortId;
+use crate::tunnel::Discard;
+
+/// The control side of the virtual networks: who is plugged in where.
+///
+/// Called from the control plane only; may lock and allocate.
+pub trait Network: std::fmt::Debug + Send + Sync {
+    /// Leases addresses and plugs the port in.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the pool is empty, the address is taken, or policy forbids it.
+    fn attach(&self, port: PortId, request: &AttachRequest) -> Result<Lease, NoLease>;
+
+    /// Unplugs the port and returns its addresses to the pool.
+    fn detach(&self, port: PortId);
+}
+
+/// The forwarding side of the virtual networks, as one worker sees it.
+///
+/// Never locks, never allocates, never fails: the answer is always a verdict.
+pub trait Fabric {
+    /// Decides where a packet that entered at `from` leaves.
+    fn forward(&self, from: PortId, packet: &PacketHead) -> Verdict;
+
+    /// The largest IP packet that `port` carries.
+    fn mtu(&self, port: PortId) -> u16;
+
+    /// Carries out one order of the control plane.
+    fn apply(&mut self, op: &FabricOp);
+}
+
+/// Orders to every worker's copy of the fabric.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum FabricOp {
+    /// Plugs a port in.
+    Plug(Plug),
+    /// Unplugs it.
+    Unplug(PortId),
+}
+
+/// One port as the fabric knows it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Plug {
+    /// Whose packets these are.
+    pub port: PortId,
+    /// What it may send from, and what is sent to it: its leased addresses as host prefixes, and
+    /// the subnets behind it.
+    pub prefixes: Vec<IpNet>,
+    /// The largest IP packet it carries.
+    pub mtu: u16,
+}
+
+/// What the fabric needs to know of a packet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PacketHead {
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination address.
+    pub destination: IpAddr,
+    /// Protocol or next header.
+    pub protocol: u8,
+    /// Length of the whole packet.
+    pub len: u16,
+}
+
+/// Where a packet goes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    /// Another session: seal it with what that port sends with.
+    Port(PortId),
+    /// The host: write it to the TUN device.
+    Host,
+    /// Nowhere.
+    Discard(Discard),
+}
+
+/// What an engine asks of the network for an authenticated peer.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct AttachRequest {
+    /// Which network.
+    pub network: String,
+    /// Who.
+    pub user: String,
+    /// Which of the user's devices: the same string gets the same addresses again.
+    pub device: String,
+    /// Addresses fixed by the grant.
+    pub fixed: Vec<IpAddr>,
+    /// Where the peer is, to recognise a device that comes back before its old session ended.
+    pub remote: IpAddr,
+    /// The largest packet the peer said it carries, if it said so.
+    pub mtu: Option<u16>,
+}
+
+/// Name resolution for a member.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct DnsSettings {
+    /// Resolvers, best first.
+    pub servers: Vec<IpAddr>,
+    /// Domains completed and, on a client that can, resolved only there.
+    pub search: Vec<String>,
+}
+
+/// A place in a network: what a server gives and what a client is given.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Lease {
+    /// Our IPv4 address and the prefix length of the network it is in.
+    pub ipv4: Option<(Ipv4Addr, u8)>,
+    /// Our IPv6 address and the prefix length of the network it is in.
+    pub ipv6: Option<(Ipv6Addr, u8)>,
+    /// The network's own IPv4 address.
+    pub gateway4: Option<Ipv4Addr>,
+    /// The network's own IPv6 address.
+    pub gateway6: Option<Ipv6Addr>,
+    /// Name resolution.
+    pub dns: DnsSettings,
+    /// Networks reached through the tunnel.
+    pub routes: Vec<IpNet>,
+    /// Networks that must not go through the tunnel.
+    pub excluded: Vec<IpNet>,
+    /// Everything IPv4 goes through the tunnel.
+    pub redirect4: bool,
+    /// Everything IPv6 goes through the tunnel.
+    pub redirect6: bool,
+    /// The largest IP packet the tunnel carries.
+    pub mtu: u16,
+}
+
+/// Why there is no lease.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum NoLease {
+    /// Every address is taken.
+    PoolExhausted,
+    /// No network has that name.
+    UnknownNetwork,
+    /// A fixed address is in use by another session.
+    AddressTaken,
+    /// Policy says no.
+    Refused,
+}

@@ -1,0 +1,57 @@
+//! The seams between protocols, the fast path, the hub and the shell: vocabulary, no logic.
+//!
+//! ```text
+//!   stranger -> Acceptor -> Engine  --Ask-->  Authenticator, Network   (shell carries the question)
+//!                             |
+//!                             +--DataPlaneOp-->  worker: Tunnel <-> Fabric <-> TUN
+//! ```
+//!
+//! An [`Engine`] owns no socket, no clock and no randomness but its seed. It never sees a data
+//! packet: it installs [`Tunnel`]s, and the workers carry the packets.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod aaa;
+mod acceptor;
+mod engine;
+mod hub;
+mod path;
+mod tunnel;
+
+pub use aaa::{
+    AuthContext, Authenticator, BoxFuture, Credentials, DenyReason, Grant, Secret, Verdict as AuthVerdict,
+};
+pub use acceptor::{Acceptor, Arrival, Claim, Route};
+pub use engine::{
+    Answer, Ask, AskId, Command, DataPlaneOp, Engine, Event, Exit, Farewell, Fatal, Input, Notice,
+    Output, SessionFacts, TerminateCause, Transmit,
+};
+pub use hub::{
+    AttachRequest, DnsSettings, Fabric, FabricOp, Lease, Network, NoLease, PacketHead, Plug, Verdict,
+};
+pub use path::{Carrier, HOST_PORT, Path, PortId, SessionId, SocketId, StreamId, Via};
+pub use tunnel::{ContentKind, Discard, Frame, Opened, Tunnel, TunnelKey};
+
+/// Seconds since 1970 as the shell last read them: engines check certificates against this,
+/// never against a clock of their own.
+#[derive(Debug, Default)]
+pub struct WallClock(std::sync::atomic::AtomicU64);
+
+impl WallClock {
+    /// Starts at `seconds` since the Unix epoch.
+    #[must_use]
+    pub fn new(seconds: u64) -> Self {
+        Self(seconds.into())
+    }
+
+    /// Moves the clock; called by the shell about once a second.
+    pub fn set(&self, seconds: u64) {
+        self.0.store(seconds, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Seconds since the Unix epoch.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        self.0.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}

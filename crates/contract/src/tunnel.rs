@@ -1,0 +1,183 @@
+//! The seam between protocols and the fast path.
+
+use std::net::{IpAddr, SocketAddr};
+
+/// One set of keys and counters, as the fast path uses it.
+///
+/// `&self` because any worker may use it for any packet: counters and replay windows are atomic,
+/// stateful ciphers lock inside.
+pub trait Tunnel: std::fmt::Debug + Send + Sync {
+    /// How much room the tunnel needs before and behind content of `len` bytes.
+    fn frame(&self, len: usize) -> Frame;
+
+    /// Encapsulates in place.
+    ///
+    /// `out` is `frame.head + len + frame.tail` bytes long and already holds the content at
+    /// `frame.head`, so whoever copies the content (out of a super packet, say) copies it once.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the key is worn out.
+    fn seal(&self, kind: ContentKind, len: usize, out: &mut [u8]) -> Result<(), Discard>;
+
+    /// Decapsulates a datagram in place.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the datagram is malformed, forged or replayed.
+    fn open<'b>(&self, datagram: &'b mut [u8]) -> Result<Opened<'b>, Discard>;
+}
+
+/// The bytes a tunnel puts around its content.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Frame {
+    /// Bytes in front of the content.
+    pub head: usize,
+    /// Bytes behind it.
+    pub tail: usize,
+}
+
+/// What goes into a tunnel.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ContentKind {
+    /// An IP packet from the hub.
+    Packet,
+    /// A message of the engine: LCP, OpenVPN ping.
+    Control,
+    /// What another tunnel sealed: L2TP on its way into ESP.
+    Inner,
+}
+
+/// What comes out of a tunnel; the mirror of [`ContentKind`].
+#[derive(Debug, Eq, PartialEq)]
+pub enum Opened<'b> {
+    /// An IP packet for the hub.
+    Packet(&'b mut [u8]),
+    /// A message for the engine.
+    Control(&'b mut [u8]),
+    /// Another encapsulation under its own key.
+    Inner(TunnelKey, &'b mut [u8]),
+    /// Authentic but empty.
+    KeepAlive,
+}
+
+/// What an inbound datagram says about whose it is; never proof, only a table key.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum TunnelKey {
+    /// The SPI of an ESP packet (RFC 4303, 2.1).
+    Esp {
+        /// Security Parameters Index.
+        spi: u32,
+    },
+    /// The call of an enhanced GRE packet (RFC 2637, 4.1), which counts only from its peer.
+    Gre {
+        /// The peer's address.
+        source: IpAddr,
+        /// Our call id.
+        call: u16,
+    },
+    /// An L2TPv2 data message (RFC 2661, 3.1).
+    L2tp {
+        /// Our tunnel id.
+        tunnel: u16,
+        /// Our session id.
+        session: u16,
+    },
+    /// P_DATA_V2 at a responder: the peer-id it handed out.
+    OpenVpn {
+        /// 24-bit peer-id.
+        peer: u32,
+        /// 3-bit key id.
+        key_id: u8,
+    },
+    /// P_DATA_V1, and everything at an initiator: the peer is known by its address.
+    OpenVpnAddress {
+        /// The peer's address and port.
+        remote: SocketAddr,
+        /// 3-bit key id.
+        key_id: u8,
+    },
+    /// The receiver index of a WireGuard transport message.
+    WireGuard {
+        /// Our index.
+        receiver: u32,
+    },
+}
+
+/// Why the fast path dropped a packet; also the index into its counters.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[repr(u8)]
+pub enum Discard {
+    /// A header or length that cannot be.
+    Malformed,
+    /// No tunnel has the key that the datagram names.
+    NoTunnel,
+    /// The integrity check failed.
+    AuthFailed,
+    /// Received before, or too old to tell.
+    Replayed,
+    /// The key has sealed as much as it may.
+    KeyWornOut,
+    /// An inner source address that is not the sender's.
+    SpoofedSource,
+    /// Nobody has the destination.
+    NoRoute,
+    /// Policy forbids it.
+    FilteredByPolicy,
+    /// Over the rate that policy grants.
+    RateLimited,
+    /// A bounded queue is full.
+    NoBuffer,
+    /// Larger than the way out carries.
+    TooBig,
+    /// The hop limit is used up.
+    TimeExceeded,
+    /// Broadcast or multicast that is not relayed.
+    Multicast,
+    /// A control datagram that no acceptor or engine wanted.
+    Unwanted,
+}
+
+impl Discard {
+    /// Every variant, in counter order.
+    pub const ALL: [Self; 14] = [
+        Self::Malformed,
+        Self::NoTunnel,
+        Self::AuthFailed,
+        Self::Replayed,
+        Self::KeyWornOut,
+        Self::SpoofedSource,
+        Self::NoRoute,
+        Self::FilteredByPolicy,
+        Self::RateLimited,
+        Self::NoBuffer,
+        Self::TooBig,
+        Self::TimeExceeded,
+        Self::Multicast,
+        Self::Unwanted,
+    ];
+
+    /// How many counters there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// The counter's name in `status` and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::NoTunnel => "no_tunnel",
+            Self::AuthFailed => "auth_failed",
+            Self::Replayed => "replayed",
+            Self::KeyWornOut => "key_worn_out",
+            Self::SpoofedSource => "spoofed_source",
+            Self::NoRoute => "no_route",
+            Self::FilteredByPolicy => "filtered_by_policy",
+            Self::RateLimited => "rate_limited",
+            Self::NoBuffer => "no_buffer",
+            Self::TooBig => "too_big",
+            Self::TimeExceeded => "time_exceeded",
+            Self::Multicast => "multicast",
+            Self::Unwanted => "unwanted",
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! The door: tells clients from strangers without keeping anything about either.
+//!
+//! The session id that the answer to a first packet offers is an HMAC over the client's address
+//! and session id under a secret of this process. A client proves that it can receive at its
+//! address by bringing it back; only then is there a [`Session`].
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use contract::{Acceptor, Arrival, Claim, Discard, Path, PortId, Route, SessionId};
+use crypto::SeededRandom;
+use crypto::digest::{Hash, HmacKey};
+use kit::{SeenFilter, TokenBucket};
+
+use crate::generation::Generation;
+use crate::packet::{Acks, ControlBody, ControlSid, Head, KeyId, NO_PEER_ID, Opcode};
+use crate::responder::{Responder, ResponderConfig};
+use crate::session::{Birth, Core, Session};
+use crate::wrap::{Side, Stamp, Unwrapped, WrapKeys};
+
+/// The stamp of every stateless answer; sessions count on from it.
+const ANSWER_ID: u32 = 1;
+
+/// How many first packets are remembered: the answers of half a minute at the default rate.
+const SEEN: usize = 4096;
+
+fn answers(now: Instant, config: &ResponderConfig) -> TokenBucket {
+    let rate = u64::from(config.replies_per_second);
+    TokenBucket::new(rate, rate, now)
+}
+
+/// The responder's door; one per listening process.
+#[derive(Debug)]
+pub struct Door {
+    config: Arc<ResponderConfig>,
+    keys: WrapKeys,
+    secret: HmacKey,
+    epoch: Instant,
+    answers: TokenBucket,
+    /// First packets answered lately, so that a captured one is no source of traffic.
+    seen: SeenFilter,
+    by_sid: HashMap<ControlSid, SessionId>,
+    sessions: HashMap<SessionId, (ControlSid, u32)>,
+    peer_ids: HashSet<u32>,
+}
+
+impl Door {
+    /// Opens the door; `seed` is from the operating system.
+    #[must_use]
+    pub fn new(now: Instant, config: Arc<ResponderConfig>, seed: [u8; 32]) -> Self {
+        let mut random = SeededRandom::new(seed);
+        let secret: [u8; 32] = random.array();
+        Self {
+            keys: config.protection.keys(Side::Responder),
+            secret: HmacKey::new(Hash::Sha256, &secret),
+            epoch: now,
+            answers: answers(now, &config),
+            seen: SeenFilter::new(SEEN),
+            by_sid: HashMap::new(),
+            sessions: HashMap::new(),
+            peer_ids: HashSet::new(),
+            config,
+        }
+    }
+
+    /// Changes what applies to sessions from now on.
+    pub fn reconfigure(&mut self, now: Instant, config: Arc<ResponderConfig>) {
+        self.keys = config.protection.keys(Side::Responder);
+        self.answers = answers(now, &config);
+        self.config = config;
+    }
+
+    /// The cookie of a time slot; slots are half as long as a handshake may take.
+    fn cookie(&self, slot: u64, path: &Path, sid: ControlSid) -> ControlSid {
+        let remote = path.remote.ip().to_canonical();
+        let address = match remote {
+            std::net::IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+            std::net::IpAddr::V6(address) => address.octets(),
+        };
+        let mut cookie = [0; 8];
+        let port = path.remote.port().to_be_bytes();
+        self.secret.sign_into(&[&slot.to_be_bytes(), &address, &port, &sid.0], &mut cookie);
+        // All zeroes would not be a session id.
+        cookie[7] |= 1;
+        ControlSid(cookie)
+    }
+
+    fn slot(&self, now: Instant) -> u64 {
+        let length = (self.config.handshake.as_secs() + 1) / 2;
+        now.saturating_duration_since(self.epoch).as_secs() / length.max(1)
+    }
+
+    fn is_our_cookie(
+        &self,
+        now: Instant,
+        path: &Path,
+        sid: ControlSid,
+        cookie: ControlSid,
+    ) -> bool {
+        let slot = self.slot(now);
+        (0..=2)
+            .filter_map(|age| slot.checked_sub(age))
+            .any(|slot| crypto::equal(&self.cookie(slot, path, sid).0, &cookie.0))
+    }
+
+    fn on_first(
+        &mut self,
+        now: Instant,
+        path: &Path,
+        packet: &[u8],
+        reply: &mut Vec<u8>,
+    ) -> Result<Route, Discard> {
+        let unwrapped = self.unwrap(packet)?;
+        let body = ControlBody::parse(unwrapped.head.opcode, &unwrapped.body)
+            .map_err(|_| Discard::Malformed)?;
+        let is_first = body.message == Some(0)
+            && body.acks.as_slice().is_empty()
+            && body.payload.is_empty()
+            && unwrapped.head.key_id == KeyId::FIRST;
+        if !is_first {
+            return Err(Discard::Malformed);
+        }
+        let mut hash = [0; 8];
+        self.secret.sign_into(&[packet], &mut hash);
+        if !self.seen.insert(u64::from_be_bytes(hash)) {
+            return Err(Discard::Replayed);
+        }
+        if !self.answers.take(now, 1) {
+            return Err(Discard::RateLimited);
+        }
+        let cookie = self.cookie(self.slot(now), path, unwrapped.sid);
+        let mut acks = Acks::default();
+        acks.push(0);
+        let mut answer = Vec::with_capacity(32);
+        ControlBody { acks, acked_sid: Some(unwrapped.sid), message: Some(0), payload: &[] }
+            .write(&mut answer);
+        let head = Head::new(Opcode::P_CONTROL_HARD_RESET_SERVER_V2, KeyId::FIRST);
+        let stamp = Stamp { time: self.config.started_at, id: ANSWER_ID };
+        *reply = self.keys.wrap(head, cookie, stamp, &answer);
+        Ok(Route::Reply)
+    }
+
+    fn on_third(&self, now: Instant, path: &Path, packet: &[u8]) -> Result<Route, Discard> {
+        self.proof(now, path, packet).map(|_| Route::New)
+    }
+
+    /// Both session ids of a packet that brings our cookie back.
+    fn proof(
+        &self,
+        now: Instant,
+        path: &Path,
+        packet: &[u8],
+    ) -> Result<(ControlSid, ControlSid), Discard> {
+        let unwrapped = self.unwrap(packet)?;
+        let body = ControlBody::parse(unwrapped.head.opcode, &unwrapped.body)
+            .map_err(|_| Discard::Malformed)?;
+        // A lost acknowledgement may be made good by the first TLS packet, nothing later.
+        let is_third = unwrapped.head.key_id == KeyId::FIRST
+            && body.acks.as_slice().iter().all(|id| *id <= 1)
+            && body.message.is_none_or(|id| id <= 1);
+        let cookie = body.acked_sid.filter(|_| is_third).ok_or(Discard::Unwanted)?;
+        if !self.is_our_cookie(now, path, unwrapped.sid, cookie) {
+            return Err(Discard::Unwanted);
+        }
+        Ok((unwrapped.sid, cookie))
+    }
+
+    fn unwrap(&self, packet: &[u8]) -> Result<Unwrapped, Discard> {
+        self.keys.unwrap(packet)
+    }
+
+    fn free_peer_id(&self, port: PortId) -> Option<u32> {
+        let first = port.0 % NO_PEER_ID;
+        (0..=self.config.max_sessions as u32)
+            .map(|n| (first + n) % NO_PEER_ID)
+            .find(|id| !self.peer_ids.contains(id))
+    }
+}
+
+impl Acceptor for Door {
+    type Engine = Session;
+
+    fn claims(&self, first: &[u8]) -> Claim {
+        // Over TCP a 16-bit length comes first, then a hard reset of the first generation.
+        match first {
+            [] | [_] | [_, _] => Claim::NeedMore,
+            [high, low, head, ..] => {
+                let len = u16::from_be_bytes([*high, *low]);
+                let opcode = Head::from_byte(*head).opcode;
+                let is_reset = opcode == Opcode::P_CONTROL_HARD_RESET_CLIENT_V2
+                    || opcode == Opcode::P_CONTROL_HARD_RESET_CLIENT_V3;
+                if is_reset && (14..=1400).contains(&len) { Claim::Yes } else { Claim::No }
+            }
+        }
+    }
+
+    fn route(
+        &mut self,
+        now: Instant,
+        path: &Path,
+        datagram: &mut [u8],
+        reply: &mut Vec<u8>,
+    ) -> Route {
+        let Some((&first, rest)) = datagram.split_first() else {
+            return Route::Discard(Discard::Malformed);
+        };
+        let Some(sid) = rest.first_chunk::<8>() else {
+            return Route::Discard(Discard::Malformed);
+        };
+        if let Some(session) = self.by_sid.get(&ControlSid(*sid)) {
+            return Route::Session(*session);
+        }
+        let route = match Head::from_byte(first).opcode {
+            Opcode::P_CONTROL_HARD_RESET_CLIENT_V2 => self.on_first(now, path, datagram, reply),
+            Opcode::P_ACK_V1 | Opcode::P_CONTROL_V1 => self.on_third(now, path, datagram),
+            _ => Err(Discard::Unwanted),
+        };
+        route.unwrap_or_else(Route::Discard)
+    }
+
+    fn accept(
+        &mut self,
+        now: Instant,
+        arrival: Arrival<'_>,
+        session: SessionId,
+        port: PortId,
+        seed: [u8; 32],
+    ) -> Option<Session> {
+        if self.sessions.len() >= self.config.max_sessions {
+            return None;
+        }
+        let (peer_sid, sid) = self.proof(now, &arrival.path, arrival.datagram).ok()?;
+        let peer_id = self.free_peer_id(port)?;
+        let responder = Responder::new(Arc::clone(&self.config), peer_id);
+        let tls = responder.tls().ok()?;
+        let mut core = Core::new(
+            now,
+            Birth {
+                side: Side::Responder,
+                port,
+                path: arrival.path,
+                sid,
+                peer_sid: Some(peer_sid),
+                protection: Arc::clone(&self.config.protection),
+                stamp: Stamp { time: self.config.started_at, id: ANSWER_ID },
+                random: SeededRandom::new(seed),
+                digest: self.config.digest,
+                timing: self.config.timing(),
+            },
+        );
+        core.current = Some(Generation::after_resets(now, tls));
+        self.by_sid.insert(peer_sid, session);
+        self.sessions.insert(session, (peer_sid, peer_id));
+        self.peer_ids.insert(peer_id);
+        Some(Session::responder(core, responder))
+    }
+
+    fn forget(&mut self, session: SessionId) {
+        if let Some((sid, peer_id)) = self.sessions.remove(&session) {
+            self.by_sid.remove(&sid);
+            self.peer_ids.remove(&peer_id);
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! The data channel: what the fast path runs for each packet.
+//!
+//! ```text
+//! AEAD   op|kid [peer_id]  packet_id  tag[16]  ciphertext          AAD = head and packet_id
+//! CBC    op|kid [peer_id]  HMAC  IV[16]  CBC(packet_id  payload  padding)
+//! ```
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use contract::{ContentKind, Discard, Frame, Opened, Tunnel};
+use crypto::aead::{self, NONCE_LEN, TAG_LEN};
+use crypto::cbc;
+use crypto::digest::{Hash, HmacKey};
+use kit::ReplayWindow;
+
+use crate::cipher::Cipher;
+use crate::keys::sending_half;
+use crate::packet::{Head, KeyId, NO_PEER_ID, Opcode};
+use crate::static_key::StaticKey;
+use crate::wrap::Side;
+
+/// The payload that means "I am still here".
+pub(crate) const PING: [u8; 16] = [
+    0x2a, 0x18, 0x7b, 0xf3, 0x64, 0x1e, 0xb4, 0xcb, 0x07, 0xed, 0x2d, 0x0a, 0x98, 0x1f, 0xc7, 0x48,
+];
+/// The payload prefix of option-compatibility messages; a byte of opcode follows.
+pub(crate) const OCC_MAGIC: [u8; 16] = [
+    0x28, 0x7f, 0x34, 0x6b, 0xd4, 0xef, 0x7a, 0x81, 0x2d, 0x56, 0xb8, 0xd3, 0xaf, 0xc5, 0x45, 0x9c,
+];
+/// The option-compatibility opcode by which a peer says goodbye.
+pub(crate) const OCC_EXIT: u8 = 6;
+
+/// The last packet-id that is ever used: the counter never wraps.
+const LAST_PACKET_ID: u64 = 0xffff_fff0;
+/// From here on the key should be replaced (0xff000000, as OpenVPN does).
+const WORN_PACKET_ID: u64 = 0xff00_0000;
+/// AES-GCM should not encrypt more than 2^36 blocks under one key; at 1500 bytes a packet that is
+/// this many packets, rounded down to a power of two.
+const WORN_GCM_PACKETS: u64 = 1 << 29;
+
+/// Receive window, in blocks of 32 packets: wide enough for several workers at the other end.
+type Window = ReplayWindow<64>;
+
+/// The keys of one generation of one session.
+#[derive(Debug)]
+pub struct DataTunnel {
+    head: DataHead,
+    suite: Suite,
+    /// The packet-id used last.
+    sent: AtomicU64,
+    received: Window,
+    /// Authentic packets received, keep-alives included.
+    opened: AtomicU64,
+}
+
+#[derive(Debug)]
+enum Suite {
+    Aead { algorithm: aead::Algorithm, seal: AeadHalf, open: AeadHalf },
+    Cbc { seal: CbcHalf, open: CbcHalf, iv: cbc::Key },
+}
+
+#[derive(Debug)]
+struct AeadHalf {
+    key: aead::Key,
+    implicit_iv: [u8; 8],
+}
+
+#[derive(Debug)]
+struct CbcHalf {
+    key: cbc::Key,
+    hmac: HmacKey,
+}
+
+/// The bytes in front of every data packet we send.
+#[derive(Clone, Copy, Debug)]
+struct DataHead {
+    bytes: [u8; 4],
+    len: usize,
+}
+
+impl DataHead {
+    fn new(key_id: KeyId, peer_id: Option<u32>) -> Self {
+        match peer_id {
+            Some(peer) => {
+                let head = Head::new(Opcode::P_DATA_V2, key_id).byte();
+                let [_, a, b, c] = (peer & NO_PEER_ID).to_be_bytes();
+                Self { bytes: [head, a, b, c], len: 4 }
+            }
+            None => {
+                let head = Head::new(Opcode::P_DATA_V1, key_id).byte();
+                Self { bytes: [head, 0, 0, 0], len: 1 }
+            }
+        }
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    /// How long the head of a received packet is, by its own opcode.
+    fn len_of(packet: &[u8]) -> Result<usize, Discard> {
+        match packet.first().map(|byte| Head::from_byte(*byte).opcode) {
+            Some(Opcode::P_DATA_V2) => Ok(4),
+            Some(Opcode::P_DATA_V1) => Ok(1),
+            _ => Err(Discard::Malformed),
+        }
+    }
+}
+
+/// Everything a generation's data keys are made from.
+#[derive(Debug)]
+pub struct DataKeys<'a> {
+    /// Which end we are.
+    pub side: Side,
+    /// Which generation.
+    pub key_id: KeyId,
+    /// P_DATA_V2 with this peer-id, or P_DATA_V1.
+    pub peer_id: Option<u32>,
+    /// The cipher.
+    pub cipher: Cipher,
+    /// The HMAC of CBC ciphers.
+    pub digest: Hash,
+    /// 256 bytes of key material.
+    pub material: &'a StaticKey,
+    /// Key of the IV generator of CBC ciphers; random.
+    pub iv_seed: [u8; 32],
+}
+
+impl DataTunnel {
+    /// Prepares the keys.
+    #[must_use]
+    pub fn new(keys: &DataKeys<'_>) -> Self {
+        let (out, back) = (sending_half(keys.side), sending_half(keys.side).other());
+        let suite = match keys.cipher.aead() {
+            Some(algorithm) => {
+                let half = |half| {
+                    let mut implicit_iv = [0; 8];
+                    implicit_iv.copy_from_slice(&keys.material.hmac(half)[..8]);
+                    let key = &keys.material.cipher(half)[..algorithm.key_len()];
+                    AeadHalf { key: aead::Key::new(algorithm, key), implicit_iv }
+                };
+                Suite::Aead { algorithm, seal: half(out), open: half(back) }
+            }
+            None => {
+                let half = |half| CbcHalf {
+                    key: cbc::Key::new(&keys.material.cipher(half)[..keys.cipher.key_len()])
+                        .expect("every CBC cipher has a key of 16 or 32 bytes"),
+                    hmac: HmacKey::new(
+                        keys.digest,
+                        &keys.material.hmac(half)[..keys.digest.output_len()],
+                    ),
+                };
+                let iv = cbc::Key::new(&keys.iv_seed).expect("32 bytes are an AES-256 key");
+                Suite::Cbc { seal: half(out), open: half(back), iv }
+            }
+        };
+        Self {
+            head: DataHead::new(keys.key_id, keys.peer_id),
+            suite,
+            sent: AtomicU64::new(0),
+            received: Window::default(),
+            opened: AtomicU64::new(0),
+        }
+    }
+
+    /// How many packets were sealed; an engine that sees no change sends a ping.
+    #[must_use]
+    pub fn sealed(&self) -> u64 {
+        self.sent.load(Relaxed)
+    }
+
+    /// How many authentic packets arrived; an engine that sees no change for long gives up.
+    #[must_use]
+    pub fn opened(&self) -> u64 {
+        self.opened.load(Relaxed)
+    }
+
+    /// Whether the key should be replaced before it has to be.
+    #[must_use]
+    pub fn is_worn(&self) -> bool {
+        let limit = match &self.suite {
+            Suite::Aead { algorithm: aead::Algorithm::ChaCha20Poly1305, .. }
+            | Suite::Cbc { .. } => WORN_PACKET_ID,
+            Suite::Aead { .. } => WORN_GCM_PACKETS,
+        };
+        self.sealed() >= limit
+    }
+
+    fn next_packet_id(&self) -> Result<u32, Discard> {
+        let id = self.sent.fetch_add(1, Relaxed) + 1;
+        if id > LAST_PACKET_ID {
+            return Err(Discard::KeyWornOut);
+        }
+        u32::try_from(id).map_err(|_| Discard::KeyWornOut)
+    }
+
+    fn classify<'b>(&self, payload: &'b mut [u8]) -> Opened<'b> {
+        // Neither magic can begin an IP packet: its version would be 2.
+        if payload == PING || payload.is_empty() {
+            Opened::KeepAlive
+        } else if payload.starts_with(&OCC_MAGIC) {
+            Opened::Control(payload)
+        } else {
+            Opened::Packet(payload)
+        }
+    }
+}
+
+fn padding(len: usize) -> usize {
+    cbc::BLOCK_LEN - (len + 4) % cbc::BLOCK_LEN
+}
+
+impl Tunnel for DataTunnel {
+    fn frame(&self, len: usize) -> Frame {
+        match &self.suite {
+            Suite::Aead { .. } => Frame { head: self.head.len + 4 + TAG_LEN, tail: 0 },
+            Suite::Cbc { seal, .. } => Frame {
+                head: self.head.len + seal.hmac.output_len() + cbc::BLOCK_LEN + 4,
+                tail: padding(len),
+            },
+        }
+    }
+
+    fn seal(&self, _kind: ContentKind, len: usize, out: &mut [u8]) -> Result<(), Discard> {
+        let id = self.next_packet_id()?.to_be_bytes();
+        let (head, rest) = out.split_at_mut_checked(self.head.len).ok_or(Discard::Malformed)?;
+        head.copy_from_slice(self.head.as_slice());
+        match &self.suite {
+            Suite::Aead { seal, .. } => {
+                let (packet_id, rest) =
+                    rest.split_first_chunk_mut::<4>().ok_or(Discard::Malformed)?;
+                let (tag, text) =
+                    rest.split_first_chunk_mut::<TAG_LEN>().ok_or(Discard::Malformed)?;
+                *packet_id = id;
+                let (aad, aad_len) = associated_data(self.head.as_slice(), id);
+                *tag = seal
+                    .key
+                    .seal(nonce(id, seal.implicit_iv), &aad[..aad_len], text)
+                    .map_err(|_| Discard::TooBig)?;
+            }
+            Suite::Cbc { seal, iv, .. } => {
+                let (code, rest) =
+                    rest.split_at_mut_checked(seal.hmac.output_len()).ok_or(Discard::Malformed)?;
+                let (iv_bytes, text) =
+                    rest.split_first_chunk_mut::<{ cbc::BLOCK_LEN }>().ok_or(Discard::Malformed)?;
+                text.get_mut(..4).ok_or(Discard::Malformed)?.copy_from_slice(&id);
+                let pad = padding(len);
+                text.get_mut(4 + len..).ok_or(Discard::Malformed)?.fill(pad as u8);
+                *iv_bytes = iv.scramble(u128::from(u32::from_be_bytes(id)));
+                seal.key.encrypt(iv_bytes, text).map_err(|_| Discard::Malformed)?;
+                seal.hmac.sign_into(&[iv_bytes, text], code);
+            }
+        }
+        Ok(())
+    }
+
+    fn open<'b>(&self, datagram: &'b mut [u8]) -> Result<Opened<'b>, Discard> {
+        let head_len = DataHead::len_of(datagram)?;
+        let (head, rest) = datagram.split_at_mut_checked(head_len).ok_or(Discard::Malformed)?;
+        let payload = match &self.suite {
+            Suite::Aead { open, .. } => {
+                let (packet_id, rest) =
+                    rest.split_first_chunk_mut::<4>().ok_or(Discard::Malformed)?;
+                let (tag, text) =
+                    rest.split_first_chunk_mut::<TAG_LEN>().ok_or(Discard::Malformed)?;
+                let seq = u64::from(u32::from_be_bytes(*packet_id));
+                if !self.received.check(seq) {
+                    return Err(Discard::Replayed);
+                }
+                // V2 authenticates opcode and peer-id, V1 only the packet-id.
+                let covered: &[u8] = if head_len == 4 { head } else { &[] };
+                let (aad, aad_len) = associated_data(covered, *packet_id);
+                open.key
+                    .open(nonce(*packet_id, open.implicit_iv), &aad[..aad_len], tag, text)
+                    .map_err(|_| Discard::AuthFailed)?;
+                if !self.received.update(seq) {
+                    return Err(Discard::Replayed);
+                }
+                text
+            }
+            Suite::Cbc { open, .. } => {
+                let (code, rest) =
+                    rest.split_at_mut_checked(open.hmac.output_len()).ok_or(Discard::Malformed)?;
+                let (iv, text) =
+                    rest.split_first_chunk_mut::<{ cbc::BLOCK_LEN }>().ok_or(Discard::Malformed)?;
+                if !open.hmac.verify(&[iv, text], code) {
+                    return Err(Discard::AuthFailed);
+                }
+                open.key.decrypt(iv, text).map_err(|_| Discard::Malformed)?;
+                let pad = usize::from(*text.last().ok_or(Discard::Malformed)?);
+                if pad == 0 || pad > cbc::BLOCK_LEN {
+                    return Err(Discard::Malformed);
+                }
+                let len = text.len().checked_sub(pad).ok_or(Discard::Malformed)?;
+                let (packet_id, payload) = text
+                    .get_mut(..len)
+                    .and_then(<[u8]>::split_first_chunk_mut::<4>)
+                    .ok_or(Discard::Malformed)?;
+                if !self.received.update(u64::from(u32::from_be_bytes(*packet_id))) {
+                    return Err(Discard::Replayed);
+                }
+                payload
+            }
+        };
+        self.opened.fetch_add(1, Relaxed);
+        Ok(self.classify(payload))
+    }
+}
+
+fn nonce(packet_id: [u8; 4], implicit_iv: [u8; 8]) -> [u8; NONCE_LEN] {
+    let mut nonce = [0; NONCE_LEN];
+    nonce[..4].copy_from_slice(&packet_id);
+    nonce[4..].copy_from_slice(&implicit_iv);
+    nonce
+}
+
+/// Head (if covered) and packet-id, in one piece.
+fn associated_data(head: &[u8], packet_id: [u8; 4]) -> ([u8; 8], usize) {
+    let mut aad = [0; 8];
+    if head.len() == 4 {
+        aad[..4].copy_from_slice(head);
+        aad[4..].copy_from_slice(&packet_id);
+        (aad, 8)
+    } else {
+        aad[..4].copy_from_slice(&packet_id);
+        (aad, 4)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,332 @@
+//! The end that calls: shows credentials, asks for a place, brings the host into it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use contract::{
+    Answer, Ask, AskId, Event, Fatal, Path, PortId, Secret, SessionFacts, TerminateCause,
+};
+use crypto::SeededRandom;
+use crypto::digest::Hash;
+use rustls::ClientConfig;
+
+use crate::cipher::{Cipher, digest_name};
+use crate::generation::{Generation, TlsRole};
+use crate::key_method::KeyRecord;
+use crate::keys::KeySource;
+use crate::packet::{ControlSid, KeyId, Opcode};
+use crate::peer_info::{option, options_string, our_peer_info, printable};
+use crate::push::{Agreement, Pushed};
+use crate::session::{Birth, Core, Session, Timing, own_record};
+use crate::tls::{Tls, TlsFailure};
+use crate::wrap::{Protection, Side, Stamp};
+
+/// How often PUSH_REQUEST is repeated, as OpenVPN does.
+const PUSH_REQUEST_EVERY: Duration = Duration::from_secs(5);
+
+/// One connection to one server.
+#[derive(Clone, Debug)]
+pub struct InitiatorConfig {
+    /// TLS, with the verifier and the certificate of the profile.
+    pub tls: Arc<ClientConfig>,
+    /// What protects the control channel.
+    pub protection: Arc<Protection>,
+    /// `auth-user-pass`.
+    pub credentials: Option<(String, Secret)>,
+    /// `data-ciphers`, in the profile's order.
+    pub ciphers: Vec<Cipher>,
+    /// For servers that do not negotiate.
+    pub fallback: Option<Cipher>,
+    /// `auth`.
+    pub digest: Hash,
+    /// `tun-mtu`.
+    pub mtu: u16,
+    /// How long the handshake may take.
+    pub handshake: Duration,
+    /// `reneg-sec`; `None` leaves it to the server.
+    pub renegotiate: Option<Duration>,
+    /// Until the server pushes its own.
+    pub ping: Duration,
+    /// Until the server pushes its own.
+    pub ping_restart: Duration,
+    /// Our version, for IV_VER.
+    pub version: &'static str,
+    /// IV_HWADDR: the same on every connect of this device.
+    pub device: String,
+    /// Seconds since the Unix epoch: the time in our replay stamps.
+    pub started_at: u32,
+}
+
+#[derive(Debug)]
+pub(crate) struct Initiator {
+    config: Arc<InitiatorConfig>,
+    stage: Stage,
+    /// Our half of the keys that are being negotiated.
+    ours: Option<(KeyId, KeySource)>,
+    /// Takes the password's place once the server has pushed it.
+    token: Option<Secret>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    AwaitRecord,
+    AwaitPush(Box<AwaitPush>),
+    AwaitConfigured { ask: AskId },
+    Established,
+}
+
+#[derive(Debug)]
+struct AwaitPush {
+    theirs: KeySource,
+    /// The cipher in the server's options string, for servers that push none.
+    announced: Option<Cipher>,
+    pushed: Pushed,
+    ask_again: Instant,
+}
+
+impl Session {
+    /// Prepares a connection; it begins with [`Command::Connect`](contract::Command::Connect).
+    #[must_use]
+    pub fn initiator(
+        now: Instant,
+        config: Arc<InitiatorConfig>,
+        path: Path,
+        port: PortId,
+        seed: [u8; 32],
+    ) -> Self {
+        let mut random = SeededRandom::new(seed);
+        let core = Core::new(
+            now,
+            Birth {
+                side: Side::Initiator,
+                port,
+                path,
+                sid: random_sid(&mut random),
+                peer_sid: None,
+                protection: Arc::clone(&config.protection),
+                stamp: Stamp { time: config.started_at, id: 0 },
+                random,
+                digest: config.digest,
+                timing: Timing {
+                    handshake: config.handshake,
+                    renegotiate: config.renegotiate,
+                    ping: config.ping,
+                    ping_restart: config.ping_restart,
+                },
+            },
+        );
+        let role = Initiator { config, stage: Stage::AwaitRecord, ours: None, token: None };
+        Self::initiator_with(core, role)
+    }
+}
+
+pub(crate) fn random_sid(random: &mut SeededRandom) -> ControlSid {
+    loop {
+        let sid = ControlSid(random.array());
+        if sid.is_defined() {
+            return sid;
+        }
+    }
+}
+
+impl Initiator {
+    pub(crate) fn tls(&self) -> Result<TlsRole, TlsFailure> {
+        Ok(TlsRole { tls: Tls::initiator(&self.config.tls)?, peer: Side::Responder })
+    }
+
+    pub(crate) fn connect(&mut self, core: &mut Core, now: Instant) -> Result<(), Fatal> {
+        if core.current.is_some() {
+            return Ok(());
+        }
+        let tls = self.tls().map_err(|failure| Fatal::Tls(failure.0))?;
+        let mut generation = Generation::new(now, KeyId::FIRST, tls);
+        generation.push_reset(Opcode::P_CONTROL_HARD_RESET_CLIENT_V2);
+        core.current = Some(generation);
+        Ok(())
+    }
+
+    /// TLS stands: show who we are.
+    pub(crate) fn on_handshaked(&mut self, core: &mut Core, key_id: KeyId) {
+        let config = &self.config;
+        let source = KeySource::random(&mut core.random);
+        let cipher = config.fallback.or_else(|| config.ciphers.first().copied());
+        let cipher = cipher.unwrap_or(Cipher::Aes256Gcm);
+        let options = options_string(Side::Initiator, cipher, config.digest, config.mtu);
+        let mut record = own_record(&source, options);
+        if let Some((user, password)) = &config.credentials {
+            record.user.clone_from(user);
+            record.password = self.token.as_ref().unwrap_or(password).clone();
+        }
+        record.peer_info =
+            our_peer_info(config.version, &config.ciphers, config.mtu, &config.device);
+        if let Some(generation) = core.generation(key_id) {
+            generation.send(&record.write(Side::Initiator));
+        }
+        self.ours = Some((key_id, source));
+    }
+
+    pub(crate) fn on_record(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        key_id: KeyId,
+        record: KeyRecord,
+    ) -> Result<(), Fatal> {
+        match self.stage {
+            Stage::AwaitRecord => {
+                let announced = option(&record.options, "cipher").and_then(Cipher::named);
+                self.stage = Stage::AwaitPush(Box::new(AwaitPush {
+                    theirs: record.source,
+                    announced,
+                    pushed: Pushed::default(),
+                    ask_again: now + PUSH_REQUEST_EVERY,
+                }));
+                core.send_message("PUSH_REQUEST");
+                Ok(())
+            }
+            Stage::Established => {
+                let (ours_id, ours) =
+                    self.ours.take().ok_or(Fatal::ProtocolViolation("an early key record"))?;
+                if ours_id != key_id {
+                    return Err(Fatal::ProtocolViolation("a key record of another generation"));
+                }
+                core.install(now, key_id, &ours, &record.source)
+            }
+            Stage::AwaitPush(_) | Stage::AwaitConfigured { .. } => {
+                Err(Fatal::ProtocolViolation("a second key record"))
+            }
+        }
+    }
+
+    pub(crate) fn on_message(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        message: &str,
+    ) -> Result<(), Fatal> {
+        let (word, rest) = message.split_once(',').unwrap_or((message, ""));
+        match word {
+            "PUSH_REPLY" => self.on_push(core, now, rest),
+            "AUTH_FAILED" => {
+                let reason = rest.rsplit_once(':').map_or(rest, |(_, reason)| reason);
+                if !reason.is_empty() {
+                    core.event(Event::Remark(format!(
+                        "the server says: {}",
+                        printable(reason, 200)
+                    )));
+                }
+                Err(Fatal::Denied("the server refused the login (AUTH_FAILED)"))
+            }
+            "RESTART" => Err(Fatal::Finished(TerminateCause::AdminReboot)),
+            "HALT" => Err(Fatal::Denied("the server ended the session (HALT)")),
+            "EXIT" => Err(Fatal::Finished(TerminateCause::AdminReset)),
+            "INFO" | "INFO_PRE" => {
+                core.event(Event::Remark(format!("the server says: {}", printable(rest, 200))));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn on_push(&mut self, core: &mut Core, now: Instant, options: &str) -> Result<(), Fatal> {
+        let Stage::AwaitPush(wait) = &mut self.stage else {
+            // After a renegotiation, only to renew the token.
+            let mut pushed = Pushed::default();
+            pushed.read(options);
+            if let Some(token) = pushed.auth_token {
+                self.token = Some(Secret::new(token));
+            }
+            return Ok(());
+        };
+        wait.pushed.read(options);
+        if wait.pushed.continues {
+            return Ok(());
+        }
+        wait.pushed.finish();
+        let pushed = std::mem::take(&mut wait.pushed);
+        let (theirs, announced) = (wait.theirs.clone(), wait.announced);
+        for remark in &pushed.remarks {
+            core.event(Event::Remark(remark.clone()));
+        }
+        let allowed = |cipher: &Cipher| {
+            self.config.ciphers.contains(cipher) || self.config.fallback == Some(*cipher)
+        };
+        let cipher = match &pushed.cipher {
+            Some(name) => Cipher::named(name).filter(allowed),
+            None => self.config.fallback.or(announced).filter(allowed),
+        };
+        let cipher = cipher
+            .ok_or(Fatal::Denied("the server wants a cipher that the profile does not allow"))?;
+        core.agreement = Some(Agreement {
+            cipher,
+            peer_id: pushed.peer_id,
+            export: pushed.export,
+            dynamic: pushed.dynamic,
+            cc_exit: pushed.cc_exit,
+        });
+        if let Some(seconds) = pushed.ping.filter(|seconds| *seconds > 0) {
+            core.timing.ping = Duration::from_secs(seconds);
+        }
+        if let Some(seconds) = pushed.ping_restart.filter(|seconds| *seconds > 0) {
+            core.timing.ping_restart = Duration::from_secs(seconds);
+        }
+        self.token = pushed.auth_token.as_ref().map(|token| Secret::new(token.as_str()));
+        let (_, ours) =
+            self.ours.take().ok_or(Fatal::ProtocolViolation("a push before the keys"))?;
+        core.install(now, KeyId::FIRST, &ours, &theirs)?;
+        let ask = core.ask(Ask::Configure(pushed.lease));
+        self.stage = Stage::AwaitConfigured { ask };
+        Ok(())
+    }
+
+    pub(crate) fn on_answer(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        ask: AskId,
+        answer: Answer,
+    ) -> Result<(), Fatal> {
+        match (&self.stage, answer) {
+            (Stage::AwaitConfigured { ask: ours }, Answer::Configured(result)) if *ours == ask => {
+                result.map_err(|()| Fatal::Local("the host's network could not be set up"))?;
+                self.stage = Stage::Established;
+                core.switch(now);
+                core.event(Event::Up(self.facts(core)));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn facts(&self, core: &Core) -> SessionFacts {
+        let cipher = core.agreement.map_or(String::new(), |agreement| {
+            if agreement.cipher.aead().is_some() {
+                agreement.cipher.name().to_owned()
+            } else {
+                format!("{} {}", agreement.cipher, digest_name(core.digest))
+            }
+        });
+        let tls = core.current.as_ref().map_or("TLS", |current| current.tls_version());
+        SessionFacts {
+            cipher,
+            control: format!("{tls}, {}", self.config.protection.name()),
+            software: "OpenVPN server".to_owned(),
+        }
+    }
+
+    pub(crate) fn on_time(&mut self, core: &mut Core, now: Instant) {
+        if let Stage::AwaitPush(wait) = &mut self.stage
+            && wait.ask_again <= now
+        {
+            wait.ask_again = now + PUSH_REQUEST_EVERY;
+            core.send_message("PUSH_REQUEST");
+        }
+    }
+
+    pub(crate) fn deadline(&self) -> Option<(Instant, &'static str)> {
+        match &self.stage {
+            Stage::AwaitPush(wait) => Some((wait.ask_again, "push request")),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! The OpenVPN protocol over datagrams, both roles, without a socket or a clock.
+//!
+//! ```text
+//!   datagram -> Door::route --cookie--> Session (control)  --Install-->  DataTunnel (fast path)
+//! ```
+//!
+//! [`Door`] tells clients from strangers, [`Session`] is one connection of either role,
+//! [`DataTunnel`] seals and opens packets, [`Profile`] reads `.ovpn` files. Neither TCP nor
+//! Ethernet (tap), static keys, compression or tls-crypt-v2 are here.
+//!
+//! The protocol has no RFC; the names are those of its wire-protocol document and of the options
+//! that its users know.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod acceptor;
+mod cipher;
+mod data;
+mod generation;
+mod initiator;
+mod key_method;
+mod keys;
+mod packet;
+mod peer_info;
+mod push;
+mod reliable;
+mod responder;
+mod session;
+mod static_key;
+mod tls;
+mod wrap;
+
+pub use acceptor::Door;
+pub use cipher::{Cipher, digest_name, digest_named};
+pub use data::{DataKeys, DataTunnel};
+pub use initiator::InitiatorConfig;
+pub use packet::{KeyId, NO_PEER_ID, Opcode};
+pub use responder::{AuthMode, ResponderConfig};
+pub use session::Session;
+pub use static_key::{BadStaticKey, STATIC_KEY_LEN, StaticKey};
+pub use wrap::{Protection, Side};

@@ -1,0 +1,141 @@
+//! What the ends tell each other about themselves: `peer_info` lines and the options string.
+
+use crypto::digest::Hash;
+
+use crate::cipher::{Cipher, Offer, digest_name};
+use crate::wrap::Side;
+
+/// Bits of IV_PROTO.
+pub(crate) mod proto {
+    pub(crate) const DATA_V2: u32 = 1 << 1;
+    pub(crate) const REQUEST_PUSH: u32 = 1 << 2;
+    pub(crate) const TLS_KEY_EXPORT: u32 = 1 << 3;
+    pub(crate) const AUTH_PENDING: u32 = 1 << 4;
+    pub(crate) const CC_EXIT_NOTIFY: u32 = 1 << 7;
+    pub(crate) const DYN_TLS_CRYPT: u32 = 1 << 9;
+    pub(crate) const DNS_OPTION_V2: u32 = 1 << 11;
+}
+
+/// A client's `peer_info`, read once.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct PeerInfo {
+    pub(crate) proto: u32,
+    pub(crate) ncp: u32,
+    pub(crate) ciphers: Option<String>,
+    pub(crate) mtu: Option<u16>,
+    pub(crate) hardware: Option<String>,
+    pub(crate) software: String,
+}
+
+impl PeerInfo {
+    pub(crate) fn parse(text: &str) -> Self {
+        let mut info = Self::default();
+        let (mut version, mut platform, mut gui) = ("", "", "");
+        for line in text.lines().take(128) {
+            let Some((name, value)) = line.split_once('=') else { continue };
+            match name {
+                "IV_PROTO" => info.proto = value.parse().unwrap_or(0),
+                "IV_NCP" => info.ncp = value.parse().unwrap_or(0),
+                "IV_CIPHERS" => info.ciphers = Some(value.to_owned()),
+                "IV_MTU" => info.mtu = value.parse().ok(),
+                "IV_HWADDR" if !value.is_empty() => info.hardware = Some(printable(value, 64)),
+                "IV_VER" => version = value,
+                "IV_PLAT" => platform = value,
+                "IV_GUI_VER" => gui = value,
+                _ => {}
+            }
+        }
+        let words = [version, platform, gui].into_iter().filter(|word| !word.is_empty());
+        info.software = printable(&words.collect::<Vec<_>>().join(" "), 96);
+        info
+    }
+
+    pub(crate) fn has(&self, bit: u32) -> bool {
+        self.proto & bit != 0
+    }
+
+    pub(crate) fn offer<'a>(&'a self, options: &'a str) -> Offer<'a> {
+        Offer {
+            list: self.ciphers.as_deref(),
+            negotiates: self.ncp >= 2,
+            fixed: option(options, "cipher"),
+        }
+    }
+}
+
+/// Only printable ASCII, and not more than `limit` of it: what a peer sends ends up in logs.
+pub(crate) fn printable(text: &str, limit: usize) -> String {
+    text.chars()
+        .map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '_' })
+        .take(limit)
+        .collect()
+}
+
+/// The value of one word in an options string (`V4,dev-type tun,cipher AES-256-GCM,…`).
+pub(crate) fn option<'a>(options: &'a str, name: &str) -> Option<&'a str> {
+    options.split(',').find_map(|option| option.strip_prefix(name)?.strip_prefix(' '))
+}
+
+/// The options string that we send. Peers only warn about differences, so it says what is usual.
+pub(crate) fn options_string(side: Side, cipher: Cipher, digest: Hash, mtu: u16) -> String {
+    let role = match side {
+        Side::Initiator => "tls-client",
+        Side::Responder => "tls-server",
+    };
+    let keysize = cipher.key_len() * 8;
+    // AEAD peers announce their HMAC as null.
+    let auth = if cipher.aead().is_some() { "[null-digest]" } else { digest_name(digest) };
+    format!(
+        "V4,dev-type tun,link-mtu {},tun-mtu {mtu},proto UDPv4,cipher {cipher},auth {auth},keysize {keysize},key-method 2,{role}",
+        u32::from(mtu) + 49,
+    )
+}
+
+/// What an initiator tells: the facts of this implementation, in the vocabulary of 2.6.
+pub(crate) fn our_peer_info(version: &str, ciphers: &[Cipher], mtu: u16, device: &str) -> String {
+    let proto = proto::DATA_V2
+        | proto::REQUEST_PUSH
+        | proto::TLS_KEY_EXPORT
+        | proto::AUTH_PENDING
+        | proto::CC_EXIT_NOTIFY
+        | proto::DYN_TLS_CRYPT
+        | proto::DNS_OPTION_V2;
+    let list = ciphers.iter().map(|cipher| cipher.name()).collect::<Vec<_>>().join(":");
+    let mut info = format!(
+        "IV_VER=warren-{version}\nIV_PLAT=linux\nIV_TCPNL=1\nIV_MTU={mtu}\nIV_NCP=2\nIV_CIPHERS={list}\nIV_PROTO={proto}\n"
+    );
+    if !device.is_empty() {
+        info.push_str(&format!("IV_HWADDR={device}\n"));
+    }
+    info
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_of_2_6_is_understood() {
+        let info = PeerInfo::parse(
+            "IV_VER=2.6.14\nIV_PLAT=linux\nIV_TCPNL=1\nIV_MTU=1600\nIV_NCP=2\nIV_CIPHERS=AES-256-GCM:AES-128-GCM\nIV_PROTO=990\nIV_HWADDR=02:00:00:00:00:01\n",
+        );
+
+        assert!(info.has(proto::DATA_V2) && info.has(proto::TLS_KEY_EXPORT));
+        assert!(info.has(proto::DYN_TLS_CRYPT) && !info.has(proto::DNS_OPTION_V2));
+        assert_eq!(info.mtu, Some(1600));
+        assert_eq!(info.software, "2.6.14 linux");
+        assert_eq!(info.hardware.as_deref(), Some("02:00:00:00:00:01"));
+    }
+
+    #[test]
+    fn control_characters_never_reach_the_log() {
+        let info = PeerInfo::parse("IV_VER=\u{1b}[31mred\r\nIV_PLAT=a\u{0}b\n");
+        assert!(info.software.chars().all(|c| c.is_ascii_graphic() || c == ' '), "{info:?}");
+    }
+
+    #[test]
+    fn the_cipher_of_an_options_string_is_found() {
+        assert_eq!(option("V4,cipher BF-CBC,auth SHA1", "cipher"), Some("BF-CBC"));
+        assert_eq!(option("V4,ciphers x", "cipher"), None);
+    }
+}

@@ -1,0 +1,682 @@
+//! One OpenVPN session, either end: generations of keys over one control channel.
+//!
+//! ```text
+//! initiator                                   responder
+//!   P_CONTROL_HARD_RESET_CLIENT_V2  ------------>   (acceptor, stateless)
+//!     <------------  P_CONTROL_HARD_RESET_SERVER_V2
+//!   P_ACK_V1, P_CONTROL_V1 (ClientHello)  ------>   a Session is born
+//!     <=====  TLS handshake in P_CONTROL_V1  =====>
+//!   key record  --------------------------------->  Ask::Authenticate, Ask::Attach, Install
+//!     <---------------------------------  key record
+//!   PUSH_REQUEST  ------------------------------->
+//!     <---------------------------------  PUSH_REPLY
+//!   Ask::Configure, Install, SendVia
+//! ```
+//!
+//! A renegotiation is the same from the second line on, with P_CONTROL_SOFT_RESET_V1 from either
+//! end and without the push. Each generation has its own TLS session and numbering; the data keys
+//! of the old one stay installed until the new ones have proved themselves.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use contract::{
+    Answer, Ask, AskId, Command, DataPlaneOp, Engine, Event, Exit, Farewell, Fatal, Input, Notice,
+    Output, Path, PortId, TerminateCause, Transmit, TunnelKey, Via,
+};
+use crypto::SeededRandom;
+use crypto::digest::Hash;
+
+use crate::data::{DataKeys, DataTunnel, OCC_EXIT, OCC_MAGIC, PING};
+use crate::generation::{Generation, Heard};
+use crate::initiator::Initiator;
+use crate::key_method::KeyRecord;
+use crate::keys::{
+    EXPORT_DATA_KEYS, EXPORT_DYNAMIC_TLS_CRYPT, KeySource, KeySources, derive_by_prf,
+};
+use crate::packet::{ControlBody, ControlSid, Head, KeyId, Opcode};
+use crate::push::Agreement;
+use crate::responder::Responder;
+use crate::wrap::{Protection, Side, Stamp, WrapState};
+
+/// Acknowledgements per packet: some peers take no more.
+const ACKS_PER_PACKET: usize = 4;
+/// How long we stay to see that our goodbye arrived.
+const FAREWELL_TIME: Duration = Duration::from_secs(2);
+/// How long a refused peer is given to hear why.
+const REFUSAL_TIME: Duration = Duration::from_secs(5);
+/// How long after a renegotiation we keep sending with the old keys, unless the peer uses the new
+/// ones first: by then everything it needs to have installed them has long been acknowledged.
+const SWITCH_DELAY: Duration = Duration::from_secs(5);
+/// How long the old keys stay good for receiving after the switch (`tran-window` is longer, but
+/// nothing sent before the switch is still on its way after this).
+const RETIRE_AFTER: Duration = Duration::from_secs(60);
+
+/// Timing of one session.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timing {
+    pub(crate) handshake: Duration,
+    pub(crate) renegotiate: Option<Duration>,
+    pub(crate) ping: Duration,
+    pub(crate) ping_restart: Duration,
+}
+
+/// One session; the [`Engine`] of this crate.
+#[derive(Debug)]
+pub struct Session {
+    pub(crate) core: Core,
+    role: Role,
+}
+
+#[derive(Debug)]
+enum Role {
+    Responder(Box<Responder>),
+    Initiator(Box<Initiator>),
+}
+
+/// What both roles share: the control channel, the generations, the clock.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) side: Side,
+    pub(crate) port: PortId,
+    pub(crate) path: Path,
+    pub(crate) sid: ControlSid,
+    pub(crate) peer_sid: Option<ControlSid>,
+    pub(crate) protection: Arc<Protection>,
+    wrap: WrapState,
+    dynamic: Option<WrapState>,
+    started_at: u32,
+    pub(crate) random: SeededRandom,
+    pub(crate) digest: Hash,
+    pub(crate) timing: Timing,
+    /// The generation whose keys we send with; in the first handshake the only one.
+    pub(crate) current: Option<Generation>,
+    /// The generation that is being negotiated, or waits to be switched to.
+    pub(crate) next: Option<Generation>,
+    retired: Option<(Instant, Vec<TunnelKey>)>,
+    pub(crate) agreement: Option<Agreement>,
+    keep_alive: Option<KeepAlive>,
+    renegotiate_at: Option<Instant>,
+    last_control: Instant,
+    closing: Option<(Instant, Fatal)>,
+    outputs: VecDeque<Output>,
+    asks: u64,
+}
+
+#[derive(Debug)]
+struct KeepAlive {
+    check_at: Instant,
+    sealed: u64,
+    opened: u64,
+    heard: Instant,
+}
+
+/// Where an engine begins.
+pub(crate) struct Birth {
+    pub(crate) side: Side,
+    pub(crate) port: PortId,
+    pub(crate) path: Path,
+    pub(crate) sid: ControlSid,
+    pub(crate) peer_sid: Option<ControlSid>,
+    pub(crate) protection: Arc<Protection>,
+    /// The last replay stamp that was used already.
+    pub(crate) stamp: Stamp,
+    pub(crate) random: SeededRandom,
+    pub(crate) digest: Hash,
+    pub(crate) timing: Timing,
+}
+
+impl Core {
+    pub(crate) fn new(now: Instant, birth: Birth) -> Self {
+        let keys = birth.protection.keys(birth.side);
+        Self {
+            side: birth.side,
+            port: birth.port,
+            path: birth.path,
+            sid: birth.sid,
+            peer_sid: birth.peer_sid,
+            wrap: WrapState::new(keys, birth.stamp),
+            protection: birth.protection,
+            dynamic: None,
+            started_at: birth.stamp.time,
+            random: birth.random,
+            digest: birth.digest,
+            timing: birth.timing,
+            current: None,
+            next: None,
+            retired: None,
+            agreement: None,
+            keep_alive: None,
+            renegotiate_at: None,
+            last_control: now,
+            closing: None,
+            outputs: VecDeque::new(),
+            asks: 0,
+        }
+    }
+
+    pub(crate) fn output(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+
+    pub(crate) fn event(&mut self, event: Event) {
+        self.output(Output::Event(event));
+    }
+
+    pub(crate) fn ask(&mut self, question: Ask) -> AskId {
+        self.asks += 1;
+        let ask = AskId(self.asks);
+        self.output(Output::Ask { ask, question });
+        ask
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.is_some()
+    }
+
+    /// Says goodbye in the control channel and ends when that has arrived, or after a while.
+    pub(crate) fn close(&mut self, now: Instant, message: &str, fatal: Fatal) {
+        let patience = if matches!(fatal, Fatal::Denied(_)) { REFUSAL_TIME } else { FAREWELL_TIME };
+        self.send_message(message);
+        self.closing.get_or_insert((now + patience, fatal));
+    }
+
+    /// Sends one text message to the peer.
+    pub(crate) fn send_message(&mut self, message: &str) {
+        let generation = match (&mut self.current, &mut self.next) {
+            (Some(current), _) if current.is_keyed() => Some(current),
+            (_, Some(next)) => Some(next),
+            (current, None) => current.as_mut(),
+        };
+        if let Some(generation) = generation {
+            generation.send_message(message);
+        }
+    }
+
+    /// Answers to a generation that may be the one in use or the next.
+    pub(crate) fn generation(&mut self, key_id: KeyId) -> Option<&mut Generation> {
+        [&mut self.next, &mut self.current]
+            .into_iter()
+            .flatten()
+            .find(|generation| generation.key_id() == key_id)
+    }
+
+    /// Derives the data keys of a generation and has them installed for receiving.
+    pub(crate) fn install(
+        &mut self,
+        now: Instant,
+        key_id: KeyId,
+        ours: &KeySource,
+        theirs: &KeySource,
+    ) -> Result<(), Fatal> {
+        let agreement = self.agreement.ok_or(Fatal::Local("no cipher agreed"))?;
+        let peer_sid = self.peer_sid.ok_or(Fatal::Local("no peer"))?;
+        let (initiator, responder, initiator_sid, responder_sid) = match self.side {
+            Side::Initiator => (ours, theirs, self.sid, peer_sid),
+            Side::Responder => (theirs, ours, peer_sid, self.sid),
+        };
+        let side = self.side;
+        let (remote, peer_id) = (self.path.remote, agreement.peer_id);
+        let iv_seed = self.random.array();
+        let digest = self.digest;
+        let generation = self.generation(key_id).ok_or(Fatal::Local("no such generation"))?;
+        let material = if agreement.export {
+            generation
+                .export(EXPORT_DATA_KEYS)
+                .ok_or(Fatal::Local("the TLS session exports no keys"))?
+        } else {
+            derive_by_prf(&KeySources { initiator, responder, initiator_sid, responder_sid })
+        };
+        let tunnel = Arc::new(DataTunnel::new(&DataKeys {
+            side,
+            key_id,
+            peer_id,
+            cipher: agreement.cipher,
+            digest,
+            material: &material,
+            iv_seed,
+        }));
+        let key = match (side, peer_id) {
+            (Side::Responder, Some(peer)) => TunnelKey::OpenVpn { peer, key_id: key_id.number() },
+            _ => TunnelKey::OpenVpnAddress { remote, key_id: key_id.number() },
+        };
+        generation.set_keys(now, now + SWITCH_DELAY, key, Arc::clone(&tunnel));
+        if key_id == KeyId::FIRST && agreement.dynamic {
+            let exported = generation
+                .export(EXPORT_DYNAMIC_TLS_CRYPT)
+                .ok_or(Fatal::Local("the TLS session exports no keys"))?;
+            let keys = self.protection.dynamic(&exported).keys(side);
+            self.dynamic = Some(WrapState::new(keys, Stamp { time: self.started_at, id: 0 }));
+        }
+        let install =
+            DataPlaneOp::Install { key, port: self.port, via: Via::Path(self.path), tunnel };
+        self.output(Output::DataPlane(install));
+        Ok(())
+    }
+
+    /// Sends with the keys of the generation that waits in `next`, or for the first time at all.
+    pub(crate) fn switch(&mut self, now: Instant) {
+        if let Some(next) = self.next.take_if(|next| next.is_keyed()) {
+            let old = self.current.replace(next);
+            if let Some(key) = old.and_then(|old| old.key()) {
+                self.remove_retired();
+                self.retired = Some((now + RETIRE_AFTER, vec![key]));
+            }
+            self.event(Event::Rekeyed);
+        }
+        let Some((key, tunnel)) = self.current.as_ref().and_then(Generation::keys) else {
+            return;
+        };
+        let (sealed, opened) = (tunnel.sealed(), tunnel.opened());
+        self.output(Output::DataPlane(DataPlaneOp::SendVia {
+            port: self.port,
+            exit: Exit::Tunnel(key),
+        }));
+        self.keep_alive =
+            Some(KeepAlive { check_at: now + self.timing.ping, sealed, opened, heard: now });
+        self.renegotiate_at = self.timing.renegotiate.map(|period| now + period);
+    }
+
+    fn remove_retired(&mut self) {
+        if let Some((_, keys)) = self.retired.take() {
+            for key in keys {
+                self.output(Output::DataPlane(DataPlaneOp::Remove { key }));
+            }
+        }
+    }
+
+    fn keys(&self) -> Vec<TunnelKey> {
+        let retired = self.retired.iter().flat_map(|(_, keys)| keys.iter().copied());
+        let alive = [&self.current, &self.next].into_iter().flatten();
+        alive.filter_map(Generation::key).chain(retired).collect()
+    }
+
+    /// Takes everything out of the data plane and reports the end.
+    fn end(&mut self, fatal: Fatal) {
+        for key in self.keys() {
+            self.output(Output::DataPlane(DataPlaneOp::Remove { key }));
+        }
+        (self.current, self.next, self.retired) = (None, None, None);
+        self.event(Event::Down { cause: fatal.cause(), reason: fatal.reason() });
+    }
+
+    fn roam(&mut self, key: TunnelKey, path: Path) {
+        if path == self.path || !self.keys().contains(&key) {
+            return;
+        }
+        self.path = path;
+        for key in self.keys() {
+            self.output(Output::DataPlane(DataPlaneOp::Move { key, path }));
+        }
+        self.event(Event::Moved(path));
+    }
+
+    /// Sends everything that is due, with acknowledgements on board where there is room.
+    fn flush(&mut self, now: Instant) {
+        for at_next in [false, true] {
+            let slot = if at_next { &mut self.next } else { &mut self.current };
+            let Some(mut generation) = slot.take() else { continue };
+            generation.fill();
+            let key_id = generation.key_id();
+            while let Some(out) = generation.poll(now) {
+                let acks = match self.peer_sid {
+                    Some(_) => generation.take_acks(ACKS_PER_PACKET),
+                    None => crate::packet::Acks::default(),
+                };
+                let body = ControlBody {
+                    acks,
+                    acked_sid: self.peer_sid,
+                    message: Some(out.message),
+                    payload: &out.payload,
+                };
+                self.transmit(Head::new(out.opcode, key_id), &body);
+            }
+            while self.peer_sid.is_some() && generation.owes() {
+                let body = ControlBody {
+                    acks: generation.take_acks(ACKS_PER_PACKET),
+                    acked_sid: self.peer_sid,
+                    message: None,
+                    payload: &[],
+                };
+                self.transmit(Head::new(Opcode::P_ACK_V1, key_id), &body);
+            }
+            if at_next {
+                self.next = Some(generation);
+            } else {
+                self.current = Some(generation);
+            }
+        }
+    }
+
+    fn transmit(&mut self, head: Head, body: &ControlBody<'_>) {
+        let mut bytes = Vec::with_capacity(64 + body.payload.len());
+        body.write(&mut bytes);
+        let sid = self.sid;
+        let payload = self.wrap_for(head.key_id).wrap(head, sid, &bytes);
+        self.output(Output::Transmit(Transmit { via: Via::Path(self.path), payload }));
+    }
+
+    /// Renegotiations have their own wrapping once it is agreed: the soft reset too, for it
+    /// already carries the new key id.
+    fn wrap_for(&mut self, key_id: KeyId) -> &mut WrapState {
+        match &mut self.dynamic {
+            Some(dynamic) if key_id != KeyId::FIRST => dynamic,
+            _ => &mut self.wrap,
+        }
+    }
+
+    /// Sends a message of ours through the data channel.
+    fn send_in_tunnel(&mut self, payload: &[u8]) {
+        let via = Via::Port(self.port);
+        self.output(Output::Transmit(Transmit { via, payload: payload.to_vec() }));
+    }
+
+    fn deadline(&self) -> Option<(Instant, &'static str)> {
+        let generations = [&self.current, &self.next].into_iter().flatten();
+        generations
+            .flat_map(|generation| generation.deadlines(self.timing.handshake))
+            .chain(self.next.as_ref().and_then(Generation::switch_deadline))
+            .chain(self.closing.map(|(at, _)| (at, "farewell")))
+            .chain(self.retired.as_ref().map(|(at, _)| (*at, "old keys")))
+            .chain(self.keep_alive.as_ref().map(|alive| (alive.check_at, "keep-alive")))
+            .chain(self.renegotiate_at.map(|at| (at, "renegotiation")))
+            .min()
+    }
+}
+
+impl Session {
+    pub(crate) fn responder(core: Core, responder: Responder) -> Self {
+        Self { core, role: Role::Responder(Box::new(responder)) }
+    }
+
+    pub(crate) fn initiator_with(core: Core, initiator: Initiator) -> Self {
+        Self { core, role: Role::Initiator(Box::new(initiator)) }
+    }
+
+    /// Whether packets can flow.
+    #[must_use]
+    pub fn is_established(&self) -> bool {
+        self.core.keep_alive.is_some()
+    }
+
+    fn dispatch(&mut self, now: Instant, input: Input<'_>) -> Result<(), Fatal> {
+        match input {
+            Input::Datagram { via: Via::Path(path), payload } => {
+                self.on_datagram(now, path, payload)
+            }
+            Input::Datagram { via: Via::Port(_), payload } => self.on_tunnel_message(payload),
+            Input::Answer { ask, answer } => self.on_answer(now, ask, answer),
+            Input::Notice(Notice::Roamed { key, path }) => {
+                self.core.roam(key, path);
+                Ok(())
+            }
+            Input::Command(Command::Connect) => match &mut self.role {
+                Role::Initiator(role) => role.connect(&mut self.core, now),
+                Role::Responder(_) => Ok(()),
+            },
+            Input::Command(Command::Disconnect(farewell)) => self.disconnect(now, farewell),
+            _ => Ok(()),
+        }
+    }
+
+    fn on_datagram(&mut self, now: Instant, path: Path, packet: &[u8]) -> Result<(), Fatal> {
+        let core = &mut self.core;
+        // The control channel follows the data channel, which proves itself with a fresh packet;
+        // a captured control packet must not move anything.
+        if (path.remote, path.carrier) != (core.path.remote, core.path.carrier) {
+            return Ok(());
+        }
+        let Some(head) = packet.first().map(|byte| Head::from_byte(*byte)) else { return Ok(()) };
+        let Ok(unwrapped) = core.wrap_for(head.key_id).unwrap(packet) else { return Ok(()) };
+        let Ok(body) = ControlBody::parse(head.opcode, &unwrapped.body) else { return Ok(()) };
+        if body.acked_sid.is_some_and(|sid| sid != core.sid) {
+            return Ok(());
+        }
+        match core.peer_sid {
+            Some(sid) if sid != unwrapped.sid => return Ok(()),
+            Some(_) => {}
+            None if head.opcode == Opcode::P_CONTROL_HARD_RESET_SERVER_V2
+                && body.acked_sid.is_some() =>
+            {
+                core.peer_sid = Some(unwrapped.sid);
+            }
+            None => return Ok(()),
+        }
+        core.last_control = now;
+        if head.opcode == Opcode::P_CONTROL_SOFT_RESET_V1 {
+            self.on_soft_reset(now, head.key_id)?;
+        }
+        let Some(generation) = self.core.generation(head.key_id) else { return Ok(()) };
+        let heard = match generation.receive(now, &body) {
+            Ok(heard) => heard,
+            Err(failure) => {
+                // Let the alert out before the session is gone.
+                generation.fill();
+                return self.fail_generation(head.key_id, Fatal::Tls(failure.0));
+            }
+        };
+        for heard in heard {
+            self.on_heard(now, head.key_id, heard)?;
+        }
+        Ok(())
+    }
+
+    /// A failed renegotiation leaves the keys in use alone; a failed first handshake is the end.
+    fn fail_generation(&mut self, key_id: KeyId, fatal: Fatal) -> Result<(), Fatal> {
+        let core = &mut self.core;
+        if core.next.as_ref().is_some_and(|next| next.key_id() == key_id && !next.is_keyed()) {
+            core.next = None;
+            core.renegotiate_at = None;
+            core.event(Event::Remark(format!("renegotiation failed: {}", fatal.reason())));
+            return Ok(());
+        }
+        Err(fatal)
+    }
+
+    fn on_soft_reset(&mut self, now: Instant, key_id: KeyId) -> Result<(), Fatal> {
+        if self.core.generation(key_id).is_some() || !self.is_established() {
+            return Ok(());
+        }
+        // The peer has gone on: what still waits to be switched to is in use at its end.
+        if self.core.next.as_ref().is_some_and(Generation::is_keyed) {
+            self.core.switch(now);
+        }
+        let expected = self.core.current.as_ref().map(|current| current.key_id().next());
+        let after_failed = self.core.next.as_ref().map(|next| next.key_id().next());
+        if Some(key_id) == expected || Some(key_id) == after_failed {
+            self.renegotiate(now, key_id)?;
+        }
+        Ok(())
+    }
+
+    /// Begins a renegotiation, ours or the peer's: both ends send a soft reset either way.
+    fn renegotiate(&mut self, now: Instant, key_id: KeyId) -> Result<(), Fatal> {
+        let tls = match &self.role {
+            Role::Initiator(role) => role.tls(),
+            Role::Responder(role) => role.tls(),
+        }
+        .map_err(|failure| Fatal::Tls(failure.0))?;
+        let mut generation = Generation::new(now, key_id, tls);
+        generation.push_reset(Opcode::P_CONTROL_SOFT_RESET_V1);
+        self.core.renegotiate_at = None;
+        self.core.next = Some(generation);
+        Ok(())
+    }
+
+    fn on_heard(&mut self, now: Instant, key_id: KeyId, heard: Heard) -> Result<(), Fatal> {
+        match (&mut self.role, heard) {
+            (Role::Initiator(role), Heard::Handshaked) => {
+                role.on_handshaked(&mut self.core, key_id);
+                Ok(())
+            }
+            (Role::Responder(_), Heard::Handshaked) => Ok(()),
+            (Role::Initiator(role), Heard::Record(record)) => {
+                role.on_record(&mut self.core, now, key_id, *record)
+            }
+            (Role::Responder(role), Heard::Record(record)) => {
+                role.on_record(&mut self.core, now, key_id, *record)
+            }
+            (Role::Initiator(role), Heard::Message(message)) => {
+                role.on_message(&mut self.core, now, &message)
+            }
+            (Role::Responder(role), Heard::Message(message)) => {
+                role.on_message(&mut self.core, now, &message)
+            }
+        }
+    }
+
+    fn on_answer(&mut self, now: Instant, ask: AskId, answer: Answer) -> Result<(), Fatal> {
+        if self.core.is_closing() {
+            return Ok(());
+        }
+        match &mut self.role {
+            Role::Initiator(role) => role.on_answer(&mut self.core, now, ask, answer),
+            Role::Responder(role) => role.on_answer(&mut self.core, now, ask, answer),
+        }
+    }
+
+    /// A message inside the data channel: only an old peer's goodbye means anything.
+    fn on_tunnel_message(&mut self, payload: &[u8]) -> Result<(), Fatal> {
+        match payload.strip_prefix(&OCC_MAGIC) {
+            Some([OCC_EXIT, ..]) => Err(Fatal::Finished(TerminateCause::UserRequest)),
+            _ => Ok(()),
+        }
+    }
+
+    fn disconnect(&mut self, now: Instant, farewell: Farewell) -> Result<(), Fatal> {
+        let cause = match farewell {
+            Farewell::Shutdown => TerminateCause::AdminReboot,
+            Farewell::Kicked | Farewell::Revoked => TerminateCause::AdminReset,
+            Farewell::Replaced => TerminateCause::LostCarrier,
+        };
+        if !self.is_established() || farewell == Farewell::Replaced {
+            return Err(Fatal::Finished(cause));
+        }
+        let exits_in_control = self.core.agreement.is_some_and(|agreement| agreement.cc_exit);
+        match (&self.role, farewell) {
+            (Role::Responder(_), Farewell::Revoked) => {
+                self.core.close(
+                    now,
+                    "AUTH_FAILED,SESSION: access was withdrawn",
+                    Fatal::Finished(cause),
+                );
+            }
+            (Role::Responder(_), _) => {
+                self.core.close(now, "RESTART", Fatal::Finished(cause));
+            }
+            (Role::Initiator(_), _) if exits_in_control => {
+                self.core.close(now, "EXIT", Fatal::Finished(TerminateCause::UserRequest));
+            }
+            (Role::Initiator(_), _) => {
+                self.core.send_in_tunnel(&[&OCC_MAGIC[..], &[OCC_EXIT]].concat());
+                return Err(Fatal::Finished(TerminateCause::UserRequest));
+            }
+        }
+        Ok(())
+    }
+
+    fn on_time(&mut self, now: Instant) -> Result<(), Fatal> {
+        if let Some((until, fatal)) = self.core.closing {
+            let heard = [&self.core.current, &self.core.next]
+                .into_iter()
+                .flatten()
+                .all(Generation::is_acknowledged);
+            // A refused peer that has the message in full may go at once.
+            return if heard || now >= until { Err(fatal) } else { Ok(()) };
+        }
+        let limit = self.core.timing.handshake;
+        if self.core.current.as_ref().is_some_and(|current| current.has_expired(now, limit)) {
+            return Err(Fatal::PeerGone);
+        }
+        if self.core.next.as_ref().is_some_and(|next| next.has_expired(now, limit)) {
+            self.core.next = None;
+            self.core.event(Event::Remark("renegotiation timed out".to_owned()));
+        }
+        if self.core.next.as_mut().is_some_and(|next| next.is_ready(now)) {
+            self.core.switch(now);
+        }
+        if self.core.retired.as_ref().is_some_and(|(at, _)| *at <= now) {
+            self.core.remove_retired();
+        }
+        self.keep_alive(now)?;
+        if let Role::Initiator(role) = &mut self.role {
+            role.on_time(&mut self.core, now);
+        }
+        self.renew(now)
+    }
+
+    fn keep_alive(&mut self, now: Instant) -> Result<(), Fatal> {
+        let core = &mut self.core;
+        let Some((_, tunnel)) = core.current.as_ref().and_then(Generation::keys) else {
+            return Ok(());
+        };
+        let Some(alive) = core.keep_alive.as_mut().filter(|alive| alive.check_at <= now) else {
+            return Ok(());
+        };
+        let is_quiet = tunnel.sealed() == alive.sealed;
+        if tunnel.opened() != alive.opened {
+            alive.heard = now;
+        }
+        // The ping that may follow counts as traffic of its own; it must not hide silence.
+        alive.sealed = tunnel.sealed() + u64::from(is_quiet);
+        alive.opened = tunnel.opened();
+        alive.check_at = now + core.timing.ping;
+        let heard = alive.heard.max(core.last_control);
+        if now.saturating_duration_since(heard) >= core.timing.ping_restart {
+            return Err(Fatal::PeerGone);
+        }
+        if is_quiet {
+            core.send_in_tunnel(&PING);
+        }
+        Ok(())
+    }
+
+    /// Starts a renegotiation when it is time, or when the keys have carried enough.
+    fn renew(&mut self, now: Instant) -> Result<(), Fatal> {
+        let Some((_, tunnel)) = self.core.current.as_ref().and_then(Generation::keys) else {
+            return Ok(());
+        };
+        let is_due = self.core.renegotiate_at.is_some_and(|at| at <= now) || tunnel.is_worn();
+        if !is_due || self.core.next.is_some() || !self.is_established() {
+            return Ok(());
+        }
+        let key_id = self.core.current.as_ref().map_or(KeyId::FIRST, |current| current.key_id());
+        self.renegotiate(now, key_id.next())
+    }
+}
+
+impl Engine for Session {
+    fn handle(&mut self, now: Instant, input: Input<'_>) -> Result<(), Fatal> {
+        let result = self.dispatch(now, input).and_then(|()| self.on_time(now));
+        self.core.flush(now);
+        if let Err(fatal) = result {
+            self.core.end(fatal);
+        }
+        result
+    }
+
+    fn poll(&mut self, _now: Instant) -> Output {
+        if let Some(output) = self.core.outputs.pop_front() {
+            return output;
+        }
+        // Thousands of sessions idle most of the time: none keeps the room of its handshake.
+        self.core.outputs = VecDeque::new();
+        let role = match &self.role {
+            Role::Initiator(role) => role.deadline(),
+            Role::Responder(_) => None,
+        };
+        Output::Wait([self.core.deadline(), role].into_iter().flatten().min())
+    }
+}
+
+/// The key record of this end.
+pub(crate) fn own_record(source: &KeySource, options: String) -> KeyRecord {
+    KeyRecord {
+        source: source.clone(),
+        options,
+        user: String::new(),
+        password: contract::Secret::new([]),
+        peer_info: String::new(),
+    }
+}

@@ -1,0 +1,155 @@
+//! rustls without a socket: bytes in, bytes out.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
+use rustls_pki_types::ServerName;
+use zeroize::Zeroizing;
+
+use crate::static_key::{STATIC_KEY_LEN, StaticKey};
+
+/// Length of a TLS record's header (RFC 8446, 5.1).
+const RECORD_HEADER: usize = 5;
+
+/// One TLS connection of one key generation.
+#[derive(Debug)]
+pub(crate) struct Tls {
+    connection: Box<Connection>,
+    boundary: Boundary,
+}
+
+/// Where in the incoming bytes the present record ends.
+#[derive(Debug, Default)]
+struct Boundary {
+    header: [u8; RECORD_HEADER],
+    header_len: usize,
+    body_left: usize,
+}
+
+impl Boundary {
+    /// How many of `bytes` belong to the present record, and whether it ends with them.
+    fn advance(&mut self, bytes: &[u8]) -> (usize, bool) {
+        let mut taken = 0;
+        if self.header_len < RECORD_HEADER {
+            taken = bytes.len().min(RECORD_HEADER - self.header_len);
+            self.header[self.header_len..self.header_len + taken].copy_from_slice(&bytes[..taken]);
+            self.header_len += taken;
+            if self.header_len < RECORD_HEADER {
+                return (taken, false);
+            }
+            self.body_left = usize::from(u16::from_be_bytes([self.header[3], self.header[4]]));
+        }
+        let body = self.body_left.min(bytes.len() - taken);
+        self.body_left -= body;
+        let ends = self.body_left == 0;
+        if ends {
+            self.header_len = 0;
+        }
+        (taken + body, ends)
+    }
+}
+
+/// The handshake cannot go on; the words are for the log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TlsFailure(pub(crate) &'static str);
+
+impl Tls {
+    fn new(connection: Connection) -> Self {
+        Self { connection: Box::new(connection), boundary: Boundary::default() }
+    }
+
+    pub(crate) fn initiator(config: &Arc<ClientConfig>) -> Result<Self, TlsFailure> {
+        // OpenVPN has no server names: who the server is, the verifier decides by other rules.
+        let name = ServerName::try_from("openvpn.invalid").map_err(|_| TlsFailure("no name"))?;
+        ClientConnection::new(Arc::clone(config), name)
+            .map(|connection| Self::new(connection.into()))
+            .map_err(|error| TlsFailure(pki::describe(&error)))
+    }
+
+    pub(crate) fn responder(config: &Arc<ServerConfig>) -> Result<Self, TlsFailure> {
+        ServerConnection::new(Arc::clone(config))
+            .map(|connection| Self::new(connection.into()))
+            .map_err(|error| TlsFailure(pki::describe(&error)))
+    }
+
+    /// Takes in the next bytes of the peer and returns what each record decrypts to: peers take a
+    /// record for a message, so the boundaries mean something.
+    pub(crate) fn receive(&mut self, mut bytes: &[u8]) -> Result<Vec<Vec<u8>>, TlsFailure> {
+        let mut messages = Vec::new();
+        while !bytes.is_empty() {
+            let (len, ends) = self.boundary.advance(bytes);
+            let (mut part, rest) = bytes.split_at(len);
+            bytes = rest;
+            while !part.is_empty() {
+                match self.connection.read_tls(&mut part) {
+                    Ok(0) | Err(_) => return Err(TlsFailure("the peer closed the TLS session")),
+                    Ok(_) => {}
+                }
+            }
+            if !ends {
+                continue;
+            }
+            let state = self
+                .connection
+                .process_new_packets()
+                .map_err(|error| TlsFailure(pki::describe(&error)))?;
+            let mut plaintext = vec![0; state.plaintext_bytes_to_read()];
+            // Exactly as many bytes are asked for as are there.
+            if !plaintext.is_empty() && self.connection.reader().read_exact(&mut plaintext).is_ok()
+            {
+                messages.push(plaintext);
+            }
+        }
+        Ok(messages)
+    }
+
+    /// Takes the bytes to send to the peer.
+    pub(crate) fn take_output(&mut self) -> Vec<u8> {
+        let mut out = Vec::new();
+        while self.connection.wants_write() {
+            if self.connection.write_tls(&mut out).is_err() {
+                break;
+            }
+        }
+        out
+    }
+
+    /// Encrypts one message as one record: peers take a record for a message.
+    pub(crate) fn send(&mut self, message: &[u8]) {
+        // Writing to rustls only appends to its buffer.
+        let _ = self.connection.writer().write_all(message);
+    }
+
+    pub(crate) fn wants_write(&self) -> bool {
+        self.connection.wants_write()
+    }
+
+    pub(crate) fn is_handshaking(&self) -> bool {
+        self.connection.is_handshaking()
+    }
+
+    pub(crate) fn export(&self, label: &[u8]) -> Option<StaticKey> {
+        let mut out = Zeroizing::new([0; STATIC_KEY_LEN]);
+        let out = match &*self.connection {
+            Connection::Client(tls) => tls.export_keying_material(&mut *out, label, None).ok()?,
+            Connection::Server(tls) => tls.export_keying_material(&mut *out, label, None).ok()?,
+        };
+        Some(StaticKey::from_bytes(*out))
+    }
+
+    /// The peer's certificates (DER, leaf first); empty if it sent none.
+    pub(crate) fn peer_chain(&self) -> Vec<Vec<u8>> {
+        let chain = self.connection.peer_certificates().unwrap_or_default();
+        chain.iter().map(|certificate| certificate.to_vec()).collect()
+    }
+
+    /// The version, as the operator reads it.
+    pub(crate) fn version(&self) -> &'static str {
+        match self.connection.protocol_version() {
+            Some(rustls::ProtocolVersion::TLSv1_2) => "TLS 1.2",
+            Some(rustls::ProtocolVersion::TLSv1_3) => "TLS 1.3",
+            _ => "TLS",
+        }
+    }
+}

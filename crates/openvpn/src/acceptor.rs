@@ -87,7 +87,7 @@ impl Door {
     }
 
     fn slot(&self, now: Instant) -> u64 {
-        let length = (self.config.handshake.as_secs() + 1) / 2;
+        let length = self.config.handshake.as_secs().div_ceil(2);
         now.saturating_duration_since(self.epoch).as_secs() / length.max(1)
     }
 

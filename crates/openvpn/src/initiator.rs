@@ -134,7 +134,7 @@ impl Initiator {
         Ok(TlsRole { tls: Tls::initiator(&self.config.tls)?, peer: Side::Responder })
     }
 
-    pub(crate) fn connect(&mut self, core: &mut Core, now: Instant) -> Result<(), Fatal> {
+    pub(crate) fn connect(&self, core: &mut Core, now: Instant) -> Result<(), Fatal> {
         if core.current.is_some() {
             return Ok(());
         }

@@ -11,17 +11,19 @@
 //! The protocol has no RFC; the names are those of its wire-protocol document and of the options
 //! that its users know.
 #![forbid(unsafe_code)]
-#![cfg_attr(test, allow(clippy::unwrap_used))]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::disallowed_methods))]
 
 mod acceptor;
 mod cipher;
 mod data;
+pub mod fuzz;
 mod generation;
 mod initiator;
 mod key_method;
 mod keys;
 mod packet;
 mod peer_info;
+mod profile;
 mod push;
 mod reliable;
 mod responder;
@@ -35,6 +37,7 @@ pub use cipher::{Cipher, digest_name, digest_named};
 pub use data::{DataKeys, DataTunnel};
 pub use initiator::InitiatorConfig;
 pub use packet::{KeyId, NO_PEER_ID, Opcode};
+pub use profile::{Family, Login, Profile, ProfileError, ReadFile, Remote};
 pub use responder::{AuthMode, ResponderConfig};
 pub use session::Session;
 pub use static_key::{BadStaticKey, STATIC_KEY_LEN, StaticKey};

@@ -405,7 +405,7 @@ impl Session {
             Input::Datagram { via: Via::Path(path), payload } => {
                 self.on_datagram(now, path, payload)
             }
-            Input::Datagram { via: Via::Port(_), payload } => self.on_tunnel_message(payload),
+            Input::Datagram { via: Via::Port(_), payload } => Self::on_tunnel_message(payload),
             Input::Answer { ask, answer } => self.on_answer(now, ask, answer),
             Input::Notice(Notice::Roamed { key, path }) => {
                 self.core.roam(key, path);
@@ -537,7 +537,7 @@ impl Session {
     }
 
     /// A message inside the data channel: only an old peer's goodbye means anything.
-    fn on_tunnel_message(&mut self, payload: &[u8]) -> Result<(), Fatal> {
+    fn on_tunnel_message(payload: &[u8]) -> Result<(), Fatal> {
         match payload.strip_prefix(&OCC_MAGIC) {
             Some([OCC_EXIT, ..]) => Err(Fatal::Finished(TerminateCause::UserRequest)),
             _ => Ok(()),

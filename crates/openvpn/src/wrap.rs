@@ -276,7 +276,7 @@ impl WrapState {
         };
         if stamp.time > self.received_time {
             self.received_time = stamp.time;
-            self.received = Box::default();
+            *self.received = ReplayWindow::default();
         } else if stamp.time < self.received_time {
             return Err(Discard::Replayed);
         }

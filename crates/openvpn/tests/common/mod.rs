@@ -1,5 +1,11 @@
 //! A small world: a certificate authority, a door, clients, and the wire between them.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, missing_debug_implementations)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    missing_debug_implementations
+)]
 
 use std::net::Ipv4Addr;
 use std::sync::{Arc, LazyLock};

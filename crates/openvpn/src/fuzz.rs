@@ -1,0 +1,85 @@
+//! Bodies of fuzz targets: bytes of a stranger or a hostile peer into every parser.
+
+use contract::Tunnel;
+use crypto::digest::Hash;
+
+use crate::cipher::Cipher;
+use crate::data::{DataKeys, DataTunnel};
+use crate::key_method::KeyRecord;
+use crate::packet::{ControlBody, KeyId, Opcode};
+use crate::peer_info::PeerInfo;
+use crate::profile::Profile;
+use crate::push::{Messages, Pushed};
+use crate::reliable::Receiver;
+use crate::static_key::StaticKey;
+use crate::wrap::{Protection, Side};
+
+/// Control packets, wrapped in every way and not at all.
+pub fn control(data: &[u8]) {
+    let key = StaticKey::from_bytes([7; 256]);
+    for protection in [
+        Protection::None,
+        Protection::TlsAuth { key: key.clone(), hash: Hash::Sha256, directed: true },
+        Protection::TlsCrypt { key },
+    ] {
+        let _ = protection.keys(Side::Responder).unwrap(data);
+    }
+    for opcode in [Opcode::P_ACK_V1, Opcode::P_CONTROL_V1] {
+        if let Ok(body) = ControlBody::parse(opcode, data) {
+            let mut out = Vec::new();
+            body.write(&mut out);
+            assert_eq!(ControlBody::parse(opcode, &out).ok(), Some(body));
+        }
+    }
+}
+
+/// Whatever an authenticated peer may put into the control channel.
+pub fn messages(data: &[u8]) {
+    for side in [Side::Initiator, Side::Responder] {
+        if let Ok(record) = KeyRecord::parse(side, data) {
+            let _ = PeerInfo::parse(&record.peer_info);
+        }
+    }
+    let mut messages = Messages::default();
+    messages.push(data);
+    let mut pushed = Pushed::default();
+    while let Some(message) = messages.next() {
+        assert!(message.chars().all(|c| c.is_ascii_graphic() || c == ' '));
+        pushed.read(&message);
+    }
+    pushed.finish();
+}
+
+/// The order and number of control messages.
+pub fn reliable(data: &[u8]) {
+    let mut receiver = Receiver::new(0);
+    for chunk in data.chunks_exact(4) {
+        let id = u32::from_le_bytes([chunk[0], chunk[1], chunk[2], chunk[3]]);
+        receiver.receive(id, chunk);
+        while receiver.next().is_some() {}
+        let _ = receiver.take_acks(4);
+    }
+}
+
+/// Data packets under keys that the sender does not have.
+pub fn data(data: &[u8]) {
+    for cipher in [Cipher::Aes256Gcm, Cipher::Aes128Cbc] {
+        let tunnel = DataTunnel::new(&DataKeys {
+            side: Side::Responder,
+            key_id: KeyId::FIRST,
+            peer_id: Some(1),
+            cipher,
+            digest: Hash::Sha1,
+            material: &StaticKey::from_bytes([7; 256]),
+            iv_seed: [1; 32],
+        });
+        assert!(tunnel.open(&mut data.to_vec()).is_err());
+    }
+}
+
+/// Profiles.
+pub fn profile(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        let _ = Profile::parse(text, &mut |_| Err("no files here".to_owned()));
+    }
+}

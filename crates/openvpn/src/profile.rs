@@ -1,0 +1,374 @@
+//! Client profiles (`.ovpn`): from text to a [`Profile`] that can be connected with.
+//!
+//! Every directive is supported, known to be harmless here, or refused by name and line. One that
+//! would weaken security is always refused: a profile must not be able to talk us out of it.
+
+mod directive;
+mod lines;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::Duration;
+
+use contract::Secret;
+use crypto::digest::Hash;
+use ipnet::IpNet;
+use pki::NameRule;
+
+use crate::cipher::Cipher;
+use crate::static_key::StaticKey;
+use crate::wrap::Protection;
+
+pub(crate) use lines::Line;
+
+/// What a profile says.
+#[derive(Debug)]
+pub struct Profile {
+    /// Servers, in the order in which to try them.
+    pub remotes: Vec<Remote>,
+    /// Shuffle them first.
+    pub remote_random: bool,
+    /// PEM of the authorities.
+    pub ca: Vec<u8>,
+    /// PEM of our certificate and those between it and the authority.
+    pub certificate: Option<Vec<u8>>,
+    /// PEM of its key.
+    pub key: Option<Secret>,
+    /// PEM of revocation lists for the server's chain.
+    pub revoked: Option<Vec<u8>>,
+    /// `peer-fingerprint`.
+    pub fingerprints: Vec<[u8; 32]>,
+    /// `remote-cert-tls server`.
+    pub requires_server_usage: bool,
+    /// `verify-x509-name`.
+    pub name: Option<NameRule>,
+    /// `tls-crypt`, `tls-auth`, or neither.
+    pub protection: Protection,
+    /// `auth-user-pass`.
+    pub login: Login,
+    /// `data-ciphers`.
+    pub ciphers: Vec<Cipher>,
+    /// `data-ciphers-fallback`, or `cipher`.
+    pub fallback: Option<Cipher>,
+    /// `auth`.
+    pub digest: Hash,
+    /// TLS 1.3 only.
+    pub only_tls13: bool,
+    /// TLS 1.2 only.
+    pub only_tls12: bool,
+    /// `tun-mtu`.
+    pub mtu: u16,
+    /// `dev`, if it names a device.
+    pub device: Option<String>,
+    /// `lport` or `port` with `bind`.
+    pub local_port: Option<u16>,
+    /// `reneg-sec`.
+    pub renegotiate: Option<Duration>,
+    /// `hand-window`.
+    pub handshake: Duration,
+    /// `ping`.
+    pub ping: Duration,
+    /// `ping-restart`.
+    pub ping_restart: Duration,
+    /// `connect-retry`: first and longest wait.
+    pub retry: (Duration, Duration),
+    /// `connect-retry-max`, if not for ever.
+    pub retry_max: Option<u32>,
+    /// `server-poll-timeout` or `connect-timeout`: how long one server is given to answer.
+    pub server_timeout: Duration,
+    /// Routes that the profile itself asks for.
+    pub routes: Vec<IpNet>,
+    /// `redirect-gateway` in the profile: IPv4, IPv6.
+    pub redirect: (bool, bool),
+    /// What was ignored, in words.
+    pub notes: Vec<String>,
+}
+
+/// One `remote`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Remote {
+    /// Name or address.
+    pub host: String,
+    /// UDP port.
+    pub port: u16,
+    /// Only this family, if the profile says so.
+    pub family: Option<Family>,
+}
+
+/// IP version of the outer packets.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// `auth-user-pass`.
+#[derive(Debug)]
+pub enum Login {
+    /// No password.
+    None,
+    /// Somebody has to be asked.
+    Ask,
+    /// Only the password has to be asked for.
+    AskPassword(String),
+    /// Both are in the profile, or in the file that it names.
+    Given(String, Secret),
+}
+
+/// Why a profile cannot be used: one line for the operator.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ProfileError {
+    /// 0 if it is about the profile as a whole.
+    pub line: usize,
+    /// Directive and reason.
+    pub problem: String,
+}
+
+impl ProfileError {
+    fn whole(problem: impl Into<String>) -> Self {
+        Self { line: 0, problem: problem.into() }
+    }
+}
+
+impl fmt::Display for ProfileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.line == 0 {
+            f.write_str(&self.problem)
+        } else {
+            write!(f, "{}: {}", self.line, self.problem)
+        }
+    }
+}
+
+impl std::error::Error for ProfileError {}
+
+/// Reads a file that a profile names; the error is the reason, in words.
+pub type ReadFile<'a> = &'a mut dyn FnMut(&str) -> Result<Vec<u8>, String>;
+
+impl Profile {
+    /// Reads a profile; files that it names are fetched through `read`.
+    ///
+    /// # Errors
+    ///
+    /// The first directive that cannot be obeyed, or what the profile lacks.
+    pub fn parse(text: &str, read: ReadFile<'_>) -> Result<Self, ProfileError> {
+        let mut draft = Draft::default();
+        for line in lines::split(text)? {
+            directive::apply(&mut draft, &line, read)?;
+        }
+        draft.finish()
+    }
+}
+
+/// A profile while it is being read.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    remotes: Vec<DraftRemote>,
+    remote_random: bool,
+    default_port: u16,
+    default_proto: Option<Proto>,
+    ca: Vec<u8>,
+    certificate: Option<Vec<u8>>,
+    key: Option<Secret>,
+    revoked: Option<Vec<u8>>,
+    fingerprints: Vec<[u8; 32]>,
+    requires_server_usage: bool,
+    name: Option<NameRule>,
+    tls_auth: Option<(StaticKey, Option<bool>)>,
+    tls_crypt: Option<StaticKey>,
+    key_direction: Option<bool>,
+    login: Login,
+    ciphers: Option<Vec<Cipher>>,
+    fallback: Option<Cipher>,
+    digest: Hash,
+    only_tls13: bool,
+    only_tls12: bool,
+    mtu: u16,
+    device: Option<String>,
+    is_tun: bool,
+    local_port: Option<u16>,
+    renegotiate: Option<Duration>,
+    handshake: Duration,
+    ping: Duration,
+    ping_restart: Duration,
+    retry: (Duration, Duration),
+    retry_max: Option<u32>,
+    server_timeout: Duration,
+    routes: Vec<IpNet>,
+    redirect: (bool, bool),
+    ignorable: Vec<String>,
+    notes: Vec<String>,
+}
+
+#[derive(Debug)]
+struct DraftRemote {
+    line: usize,
+    host: String,
+    port: Option<u16>,
+    proto: Option<Proto>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Proto {
+    Udp,
+    Udp4,
+    Udp6,
+    Tcp,
+}
+
+impl Default for Draft {
+    fn default() -> Self {
+        Self {
+            remotes: Vec::new(),
+            remote_random: false,
+            default_port: 1194,
+            default_proto: None,
+            ca: Vec::new(),
+            certificate: None,
+            key: None,
+            revoked: None,
+            fingerprints: Vec::new(),
+            requires_server_usage: false,
+            name: None,
+            tls_auth: None,
+            tls_crypt: None,
+            key_direction: None,
+            login: Login::None,
+            ciphers: None,
+            fallback: None,
+            digest: Hash::Sha1,
+            only_tls13: false,
+            only_tls12: false,
+            mtu: 1500,
+            device: None,
+            is_tun: false,
+            local_port: None,
+            renegotiate: Some(Duration::from_secs(3600)),
+            handshake: Duration::from_secs(60),
+            ping: Duration::from_secs(10),
+            ping_restart: Duration::from_secs(120),
+            retry: (Duration::from_secs(1), Duration::from_secs(300)),
+            retry_max: None,
+            server_timeout: Duration::from_secs(30),
+            routes: Vec::new(),
+            redirect: (false, false),
+            ignorable: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+}
+
+impl Draft {
+    fn finish(mut self) -> Result<Profile, ProfileError> {
+        if !self.is_tun {
+            return Err(ProfileError::whole("no \"dev tun\"; only routed profiles are supported"));
+        }
+        if self.ca.is_empty() && self.fingerprints.is_empty() {
+            return Err(ProfileError::whole(
+                "neither \"ca\" nor \"peer-fingerprint\": the server could be anybody; add its CA",
+            ));
+        }
+        if self.certificate.is_some() != self.key.is_some() {
+            let missing = if self.key.is_some() { "cert" } else { "key" };
+            return Err(ProfileError::whole(format!(
+                "\"{missing}\" is missing; cert and key go together"
+            )));
+        }
+        if self.certificate.is_none() && matches!(self.login, Login::None) {
+            return Err(ProfileError::whole(
+                "neither a certificate (\"cert\", \"key\") nor \"auth-user-pass\": nothing to log in with",
+            ));
+        }
+        let protection = match (self.tls_crypt.take(), self.tls_auth.take()) {
+            (Some(_), Some(_)) => {
+                return Err(ProfileError::whole("both \"tls-crypt\" and \"tls-auth\"; keep one"));
+            }
+            (Some(key), None) => Protection::TlsCrypt { key },
+            (None, Some((key, direction))) => {
+                let direction = direction.or(self.key_direction);
+                if direction == Some(false) {
+                    return Err(ProfileError::whole(
+                        "\"key-direction 0\" is the server's; a client has 1",
+                    ));
+                }
+                Protection::TlsAuth { key, hash: self.digest, directed: direction.is_some() }
+            }
+            (None, None) => Protection::None,
+        };
+        if !self.requires_server_usage && self.name.is_none() && self.fingerprints.is_empty() {
+            self.notes.push(
+                "neither \"remote-cert-tls server\" nor \"verify-x509-name\": any server certificate of this CA is accepted".to_owned(),
+            );
+        }
+        let remotes = self.remotes()?;
+        let ciphers = self.ciphers.unwrap_or_else(|| {
+            vec![Cipher::Aes256Gcm, Cipher::Aes128Gcm, Cipher::ChaCha20Poly1305]
+        });
+        Ok(Profile {
+            remotes,
+            remote_random: self.remote_random,
+            ca: self.ca,
+            certificate: self.certificate,
+            key: self.key,
+            revoked: self.revoked,
+            fingerprints: self.fingerprints,
+            requires_server_usage: self.requires_server_usage,
+            name: self.name,
+            protection,
+            login: self.login,
+            ciphers,
+            fallback: self.fallback,
+            digest: self.digest,
+            only_tls13: self.only_tls13,
+            only_tls12: self.only_tls12,
+            mtu: self.mtu,
+            device: self.device,
+            local_port: self.local_port,
+            renegotiate: self.renegotiate,
+            handshake: self.handshake,
+            ping: self.ping,
+            ping_restart: self.ping_restart,
+            retry: self.retry,
+            retry_max: self.retry_max,
+            server_timeout: self.server_timeout,
+            routes: self.routes,
+            redirect: self.redirect,
+            notes: self.notes,
+        })
+    }
+
+    fn remotes(&mut self) -> Result<Vec<Remote>, ProfileError> {
+        let mut skipped: HashMap<&'static str, usize> = HashMap::new();
+        let mut remotes = Vec::new();
+        for remote in &self.remotes {
+            let family = match remote.proto.or(self.default_proto) {
+                None | Some(Proto::Udp) => None,
+                Some(Proto::Udp4) => Some(Family::V4),
+                Some(Proto::Udp6) => Some(Family::V6),
+                Some(Proto::Tcp) => {
+                    skipped.entry("TCP").or_insert(remote.line);
+                    continue;
+                }
+            };
+            let port = remote.port.unwrap_or(self.default_port);
+            remotes.push(Remote { host: remote.host.clone(), port, family });
+        }
+        match (remotes.is_empty(), skipped.get("TCP")) {
+            (true, Some(line)) => Err(ProfileError {
+                line: *line,
+                problem: "remote: only UDP is supported, and every remote is TCP".to_owned(),
+            }),
+            (true, None) => Err(ProfileError::whole("no \"remote HOST PORT\"")),
+            (false, Some(line)) => {
+                self.notes.push(format!("line {line}: remote skipped: only UDP is supported"));
+                Ok(remotes)
+            }
+            (false, None) => Ok(remotes),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

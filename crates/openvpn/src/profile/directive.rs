@@ -1,0 +1,407 @@
+//! Every directive: what it does here, or why it does not.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use contract::Secret;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use pki::NameRule;
+
+use super::{Draft, DraftRemote, Line, Login, ProfileError, Proto, ReadFile};
+use crate::cipher::{Cipher, digest_named};
+use crate::static_key::StaticKey;
+
+/// Settings that change nothing here, or only what is always done this way.
+const HARMLESS: &[&str] = &[
+    "client",
+    "tls-client",
+    "pull",
+    "nobind",
+    "bind",
+    "float",
+    "persist-key",
+    "persist-tun",
+    "persist-local-ip",
+    "persist-remote-ip",
+    "resolv-retry",
+    "verb",
+    "mute",
+    "mute-replay-warnings",
+    "nice",
+    "fast-io",
+    "explicit-exit-notify",
+    "auth-nocache",
+    "tls-exit",
+    "push-peer-info",
+    "replay-window",
+    "ncp-disable",
+    "disable-dco",
+    "comp-noadapt",
+    "register-dns",
+    "block-outside-dns",
+    "route-method",
+    "route-delay",
+    "ip-win32",
+    "dhcp-renew",
+    "dhcp-release",
+    "win-sys",
+    "windows-driver",
+    "machine-readable-output",
+    "suppress-timestamps",
+    "errors-to-stderr",
+    "tun-ipv6",
+    "rcvbuf",
+    "sndbuf",
+    "mtu-disc",
+    "mssfix",
+    "link-mtu",
+    "tun-mtu-extra",
+    "mtu-test",
+    "topology",
+    "ping-timer-rem",
+    "setenv-safe",
+    "echo",
+    "disable-occ",
+    "opt-verify",
+    "remap-usr1",
+    "allow-recursive-routing",
+    "tls-cipher",
+    "tls-ciphersuites",
+    "tls-groups",
+    "ecdh-curve",
+    "dh",
+    "auth-retry",
+    "max-packet-size",
+    "route-metric",
+    "txqueuelen",
+    "service",
+    "show-net-up",
+    "prng",
+    "tls-timeout",
+    "tran-window",
+    "providers",
+    "status",
+    "status-version",
+    "log",
+    "log-append",
+    "syslog",
+    "daemon",
+    "writepid",
+    "compat-mode",
+    "reneg-bytes",
+    "reneg-pkts",
+];
+
+/// What a profile must not be able to ask for.
+const DANGEROUS: &[(&str, &str)] = &[
+    ("script-security", "profiles run no programs here; remove the line"),
+    ("up", "profiles run no programs here; remove the line"),
+    ("down", "profiles run no programs here; remove the line"),
+    ("route-up", "profiles run no programs here; remove the line"),
+    ("route-pre-down", "profiles run no programs here; remove the line"),
+    ("ipchange", "profiles run no programs here; remove the line"),
+    ("tls-verify", "profiles run no programs here; remove the line"),
+    ("dns-updown", "profiles run no programs here; remove the line"),
+    ("plugin", "profiles load no code here; remove the line"),
+    ("engine", "profiles load no code here; remove the line"),
+    ("iproute", "profiles run no programs here; remove the line"),
+    ("no-replay", "it would switch off replay protection"),
+    ("no-iv", "it would weaken the encryption"),
+    ("allow-deprecated-insecure-static-crypto", "it would give up forward secrecy"),
+    ("allow-compression", "compression leaks what is encrypted (VORACLE)"),
+    ("comp-lzo", "compression leaks what is encrypted (VORACLE); ask for a profile without it"),
+    ("compress", "compression leaks what is encrypted (VORACLE); ask for a profile without it"),
+];
+
+/// Obeys one line.
+pub(super) fn apply(
+    draft: &mut Draft,
+    line: &Line,
+    read: ReadFile<'_>,
+) -> Result<(), ProfileError> {
+    let name = line.name.as_str();
+    match name {
+        "remote" => remote(draft, line)?,
+        "remote-random" => draft.remote_random = true,
+        "port" | "rport" => draft.default_port = port(line, 0)?,
+        "lport" => draft.local_port = Some(port(line, 0)?),
+        "proto" => draft.default_proto = Some(proto(line, 0)?),
+        "dev" | "dev-type" => dev(draft, line)?,
+        "ca" => draft.ca.extend(content(line, read)?),
+        "cert" | "extra-certs" => {
+            draft.certificate.get_or_insert_default().extend(content(line, read)?);
+        }
+        "key" => draft.key = Some(Secret::new(content(line, read)?)),
+        "crl-verify" => draft.revoked = Some(content(line, read)?),
+        "peer-fingerprint" => fingerprints(draft, line, read)?,
+        "remote-cert-tls" => match line.word(0) {
+            Some("server") => draft.requires_server_usage = true,
+            _ => return Err(line.error("a client checks for \"server\"")),
+        },
+        "remote-cert-eku" => match line.word(0) {
+            Some("TLS Web Server Authentication" | "serverAuth" | "1.3.6.1.5.5.7.3.1") => {
+                draft.requires_server_usage = true;
+            }
+            _ => return Err(line.error("only \"TLS Web Server Authentication\" is supported")),
+        },
+        "verify-x509-name" => draft.name = Some(name_rule(line)?),
+        "tls-crypt" => draft.tls_crypt = Some(static_key(line, read)?),
+        "tls-auth" => {
+            let direction = line.word(1).map(|word| direction(line, word)).transpose()?;
+            draft.tls_auth = Some((static_key(line, read)?, direction));
+        }
+        "key-direction" => {
+            draft.key_direction = Some(direction(line, line.word(0).unwrap_or_default())?);
+        }
+        "auth-user-pass" => draft.login = login(line, read)?,
+        "data-ciphers" | "ncp-ciphers" => draft.ciphers = Some(ciphers(line)?),
+        "cipher" | "data-ciphers-fallback" => draft.fallback = Some(cipher(line)?),
+        "auth" => {
+            let word = line.word(0).unwrap_or_default();
+            draft.digest = digest_named(word).ok_or_else(|| {
+                line.error(format_args!("{word:?} is not supported; SHA1, SHA256 or SHA512 is"))
+            })?;
+        }
+        "tls-version-min" => draft.only_tls13 = line.word(0) == Some("1.3"),
+        "tls-version-max" => match line.word(0) {
+            Some("1.2") => draft.only_tls12 = true,
+            Some("1.3") => {}
+            _ => return Err(line.error("TLS before 1.2 is not supported; use 1.2 or 1.3")),
+        },
+        "tls-cert-profile" => match line.word(0) {
+            Some("preferred" | "suiteb") => {}
+            _ => return Err(line.error("weak certificates are refused; remove the line")),
+        },
+        "tun-mtu" => draft.mtu = number(line, 0, 576, 9200)? as u16,
+        "reneg-sec" => {
+            let seconds = number(line, 0, 0, u64::from(u32::MAX))?;
+            draft.renegotiate = (seconds > 0).then(|| Duration::from_secs(seconds.max(5)));
+        }
+        "hand-window" => draft.handshake = seconds(line, 0, 5, 600)?,
+        "ping" => draft.ping = seconds(line, 0, 1, 3600)?,
+        "ping-restart" | "ping-exit" => draft.ping_restart = seconds(line, 0, 5, 86_400)?,
+        "keepalive" => {
+            draft.ping = seconds(line, 0, 1, 3600)?;
+            draft.ping_restart = seconds(line, 1, 5, 86_400)?;
+        }
+        "connect-retry" => {
+            let first = seconds(line, 0, 1, 3600)?;
+            let longest = if line.words.len() > 1 {
+                seconds(line, 1, 1, 86_400)?
+            } else {
+                first.max(draft.retry.1)
+            };
+            draft.retry = (first, longest);
+        }
+        "connect-retry-max" => {
+            let max = number(line, 0, 0, 1_000_000)? as u32;
+            draft.retry_max = (max > 0).then_some(max);
+        }
+        "server-poll-timeout" | "connect-timeout" => {
+            draft.server_timeout = seconds(line, 0, 1, 3600)?
+        }
+        "route" => draft.routes.push(route(line)?),
+        "route-ipv6" => {
+            let net = line.word(0).and_then(|word| word.parse::<Ipv6Net>().ok());
+            draft.routes.push(net.ok_or_else(|| line.error("needs PREFIX/LENGTH"))?.trunc().into());
+        }
+        "redirect-gateway" => {
+            draft.redirect.0 |= !line.words.iter().any(|word| word == "!ipv4");
+            draft.redirect.1 |= line.words.iter().any(|word| word == "ipv6");
+        }
+        "ignore-unknown-option" => draft.ignorable.extend(line.words.iter().cloned()),
+        "setenv" => {
+            if line.word(0) == Some("opt") {
+                draft.notes.push(format!(
+                    "line {}: optional \"{}\" ignored",
+                    line.number,
+                    line.word(1).unwrap_or_default()
+                ));
+            }
+        }
+        _ => return other(draft, line),
+    }
+    Ok(())
+}
+
+fn other(draft: &mut Draft, line: &Line) -> Result<(), ProfileError> {
+    let name = line.name.as_str();
+    if HARMLESS.contains(&name) {
+        return Ok(());
+    }
+    if let Some((_, why)) = DANGEROUS.iter().find(|(known, _)| *known == name) {
+        return Err(line.error(format_args!("refused: {why}")));
+    }
+    if draft.ignorable.iter().any(|known| known == name) {
+        draft.notes.push(format!("line {}: {name} ignored, as the profile allows", line.number));
+        return Ok(());
+    }
+    Err(line.error("not supported; remove the line if the server does not need it"))
+}
+
+fn remote(draft: &mut Draft, line: &Line) -> Result<(), ProfileError> {
+    let host = line.word(0).ok_or_else(|| line.error("needs HOST [PORT] [PROTO]"))?;
+    let port = if line.words.len() > 1 { Some(port(line, 1)?) } else { None };
+    let proto = if line.words.len() > 2 { Some(proto(line, 2)?) } else { None };
+    draft.remotes.push(DraftRemote { line: line.number, host: host.to_owned(), port, proto });
+    Ok(())
+}
+
+fn dev(draft: &mut Draft, line: &Line) -> Result<(), ProfileError> {
+    let word = line.word(0).unwrap_or_default();
+    if word.starts_with("tap") {
+        return Err(line.error("Ethernet (tap) is not supported; ask for a routed (tun) profile"));
+    }
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    if word.is_empty() || word.len() > 15 || !word.chars().all(is_name) {
+        return Err(line.error("needs \"tun\" or a device name of up to 15 letters and digits"));
+    }
+    draft.is_tun = true;
+    if line.name == "dev" && word != "tun" {
+        draft.device = Some(word.to_owned());
+    }
+    Ok(())
+}
+
+fn proto(line: &Line, at: usize) -> Result<Proto, ProfileError> {
+    match line.word(at).unwrap_or_default() {
+        "udp" => Ok(Proto::Udp),
+        "udp4" => Ok(Proto::Udp4),
+        "udp6" => Ok(Proto::Udp6),
+        "tcp" | "tcp-client" | "tcp4" | "tcp4-client" | "tcp6" | "tcp6-client" => Ok(Proto::Tcp),
+        other => Err(line.error(format_args!("{other:?} is not a protocol; use udp"))),
+    }
+}
+
+/// The block's content, or that of the file the first word names.
+fn content(line: &Line, read: ReadFile<'_>) -> Result<Vec<u8>, ProfileError> {
+    if let Some(block) = &line.block {
+        return Ok(block.clone().into_bytes());
+    }
+    let path = line.word(0).ok_or_else(|| line.error("needs a file or an inline block"))?;
+    read(path).map_err(|why| line.error(format_args!("{path}: {why}")))
+}
+
+fn text(line: &Line, read: ReadFile<'_>) -> Result<String, ProfileError> {
+    String::from_utf8(content(line, read)?).map_err(|_| line.error("is not text"))
+}
+
+fn static_key(line: &Line, read: ReadFile<'_>) -> Result<StaticKey, ProfileError> {
+    StaticKey::parse(&text(line, read)?).map_err(|why| line.error(why))
+}
+
+fn fingerprints(draft: &mut Draft, line: &Line, read: ReadFile<'_>) -> Result<(), ProfileError> {
+    let list = match (&line.block, line.word(0)) {
+        (None, Some(word)) if word.contains(':') => word.to_owned(),
+        _ => text(line, read)?,
+    };
+    for entry in list.lines().map(str::trim).filter(|entry| !entry.is_empty()) {
+        let bytes = entry
+            .split(':')
+            .map(|byte| u8::from_str_radix(byte, 16))
+            .collect::<Result<Vec<_>, _>>()
+            .ok()
+            .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+        let bytes =
+            bytes.ok_or_else(|| line.error("needs SHA-256 fingerprints, AA:BB:… (32 bytes)"))?;
+        draft.fingerprints.push(bytes);
+    }
+    Ok(())
+}
+
+fn login(line: &Line, read: ReadFile<'_>) -> Result<Login, ProfileError> {
+    if line.block.is_none() && line.words.is_empty() {
+        return Ok(Login::Ask);
+    }
+    let text = text(line, read)?;
+    let mut lines = text.lines();
+    match (lines.next().filter(|user| !user.is_empty()), lines.next()) {
+        (Some(user), Some(password)) => Ok(Login::Given(user.to_owned(), Secret::new(password))),
+        (Some(user), None) => Ok(Login::AskPassword(user.to_owned())),
+        (None, _) => {
+            Err(line.error("needs the user name on the first line, the password on the second"))
+        }
+    }
+}
+
+fn name_rule(line: &Line) -> Result<NameRule, ProfileError> {
+    let name = line.word(0).ok_or_else(|| line.error("needs NAME [TYPE]"))?.to_owned();
+    match line.word(1) {
+        None | Some("subject") => Ok(NameRule::Subject(name)),
+        Some("name") => Ok(NameRule::CommonName(name)),
+        Some("name-prefix") => Ok(NameRule::CommonNamePrefix(name)),
+        Some(other) => {
+            Err(line.error(format_args!("type {other:?} is none of subject, name, name-prefix")))
+        }
+    }
+}
+
+fn ciphers(line: &Line) -> Result<Vec<Cipher>, ProfileError> {
+    let list = line.word(0).unwrap_or_default();
+    let mut ciphers = Vec::new();
+    for name in list.split(':') {
+        // "?NAME" is optional, "DEFAULT" is the usual three.
+        match (Cipher::named(name.trim_start_matches('?')), name) {
+            (Some(cipher), _) => ciphers.push(cipher),
+            (None, "DEFAULT") => {
+                ciphers.extend([Cipher::Aes256Gcm, Cipher::Aes128Gcm, Cipher::ChaCha20Poly1305]);
+            }
+            (None, _) if name.starts_with('?') => {}
+            (None, _) => return Err(line.error(unsupported_cipher(name))),
+        }
+    }
+    Ok(ciphers)
+}
+
+fn cipher(line: &Line) -> Result<Cipher, ProfileError> {
+    let name = line.word(0).unwrap_or_default();
+    Cipher::named(name).ok_or_else(|| line.error(unsupported_cipher(name)))
+}
+
+fn unsupported_cipher(name: &str) -> String {
+    if name.eq_ignore_ascii_case("none") {
+        return "refused: it would send everything in the clear".to_owned();
+    }
+    format!(
+        "{name:?} is not supported; AES-256-GCM, AES-128-GCM, CHACHA20-POLY1305, AES-256-CBC and AES-128-CBC are"
+    )
+}
+
+fn route(line: &Line) -> Result<IpNet, ProfileError> {
+    let parsed = || {
+        let network: Ipv4Addr = line.word(0)?.parse().ok()?;
+        let prefix = match line.word(1) {
+            None | Some("default") => 32,
+            Some(mask) => ipnet::ipv4_mask_to_prefix(mask.parse().ok()?).ok()?,
+        };
+        Some(IpNet::V4(Ipv4Net::new(network, prefix).ok()?.trunc()))
+    };
+    match line.word(2) {
+        Some("net_gateway") => Err(line.error("routes around the tunnel are not supported")),
+        _ => parsed().ok_or_else(|| line.error("needs NETWORK [NETMASK], as addresses")),
+    }
+}
+
+fn direction(line: &Line, word: &str) -> Result<bool, ProfileError> {
+    match word {
+        "1" => Ok(true),
+        "0" => Ok(false),
+        _ => Err(line.error("a direction is 0 or 1")),
+    }
+}
+
+fn port(line: &Line, at: usize) -> Result<u16, ProfileError> {
+    number(line, at, 1, 65_535).map(|port| port as u16)
+}
+
+fn seconds(line: &Line, at: usize, min: u64, max: u64) -> Result<Duration, ProfileError> {
+    number(line, at, min, max).map(Duration::from_secs)
+}
+
+fn number(line: &Line, at: usize, min: u64, max: u64) -> Result<u64, ProfileError> {
+    let word = line.word(at).unwrap_or_default();
+    word.parse()
+        .ok()
+        .filter(|number| (min..=max).contains(number))
+        .ok_or_else(|| line.error(format_args!("{word:?} is not a number from {min} to {max}")))
+}

@@ -1,0 +1,164 @@
+use super::*;
+
+const GOOD: &str = "\
+client
+dev tun
+proto udp
+remote vpn.example.org 1194
+remote 2001:db8::1 443 udp6
+nobind
+remote-cert-tls server
+verify-x509-name \"My Server\" name
+data-ciphers AES-256-GCM:?BF-CBC:CHACHA20-POLY1305
+auth SHA256
+auth-user-pass
+reneg-sec 0
+keepalive 5 30
+<ca>
+-----BEGIN CERTIFICATE-----
+x
+-----END CERTIFICATE-----
+</ca>
+<cert>
+c
+</cert>
+<key>
+k
+</key>
+<tls-crypt>
+-----BEGIN OpenVPN Static key V1-----
+00000000000000000000000000000000
+00000000000000000000000000000000
+00000000000000000000000000000000
+00000000000000000000000000000000
+00000000000000000000000000000000
+00000000000000000000000000000000
+00000000000000000000000000000000
+00000000000000000000000000000000
+00000000000000000000000000000000
+00000000000000000000000000000000
+00000000000000000000000000000000
+00000000000000000000000000000000
+00000000000000000000000000000000
+00000000000000000000000000000000
+00000000000000000000000000000000
+00000000000000000000000000000000
+-----END OpenVPN Static key V1-----
+</tls-crypt>
+";
+
+fn parse(text: &str) -> Result<Profile, ProfileError> {
+    Profile::parse(text, &mut |path| match path {
+        "pass.txt" => Ok(b"ann\nsecret\n".to_vec()),
+        "user.txt" => Ok(b"ann\n".to_vec()),
+        _ => Err("no such file".to_owned()),
+    })
+}
+
+fn error_of(extra: &str) -> String {
+    parse(&format!("{extra}\n{GOOD}")).unwrap_err().to_string()
+}
+
+#[test]
+fn an_ordinary_profile_is_understood() {
+    let profile = parse(GOOD).unwrap();
+
+    assert_eq!(
+        profile.remotes,
+        [
+            Remote { host: "vpn.example.org".to_owned(), port: 1194, family: None },
+            Remote { host: "2001:db8::1".to_owned(), port: 443, family: Some(Family::V6) },
+        ]
+    );
+    assert!(profile.requires_server_usage);
+    assert_eq!(profile.name, Some(NameRule::CommonName("My Server".to_owned())));
+    assert_eq!(profile.ciphers, [Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305]);
+    assert_eq!(profile.digest, Hash::Sha256);
+    assert!(matches!(profile.login, Login::Ask));
+    assert!(matches!(profile.protection, Protection::TlsCrypt { .. }));
+    assert_eq!(profile.renegotiate, None);
+    assert_eq!((profile.ping.as_secs(), profile.ping_restart.as_secs()), (5, 30));
+    assert_eq!(profile.notes, [""; 0]);
+}
+
+#[test]
+fn what_is_not_supported_is_named_with_its_line() {
+    for (line, expected) in [
+        ("frobnicate 1", "1: frobnicate: not supported"),
+        ("dev tap", "1: dev: Ethernet (tap) is not supported"),
+        ("http-proxy h 1", "1: http-proxy: not supported"),
+        ("cipher BF-CBC", "1: cipher: \"BF-CBC\" is not supported"),
+        ("remote h 0", "1: remote: \"0\" is not a number from 1 to 65535"),
+        ("ca nowhere.pem", "1: ca: nowhere.pem: no such file"),
+        ("tls-auth ta.key 2", "1: tls-auth: a direction is 0 or 1"),
+        ("auth \"MD5", "1: a quote is opened and never closed"),
+        ("verify-x509-name a b", "1: verify-x509-name: type \"b\""),
+        ("peer-fingerprint aa:bb", "1: peer-fingerprint: needs SHA-256"),
+        ("route 10.0.0.0 255.0.255.0", "1: route: needs NETWORK"),
+    ] {
+        let error = error_of(line);
+        assert!(error.starts_with(expected), "{line}: {error}");
+    }
+}
+
+#[test]
+fn what_would_weaken_security_is_refused() {
+    for line in [
+        "cipher none",
+        "auth none",
+        "up /bin/sh",
+        "plugin x.so",
+        "comp-lzo",
+        "compress lz4",
+        "no-replay",
+        "tls-version-max 1.0",
+        "tls-cert-profile insecure",
+        "script-security 2",
+        "allow-deprecated-insecure-static-crypto",
+        "tls-verify x",
+    ] {
+        assert!(error_of(line).starts_with("1: "), "{line}");
+    }
+}
+
+#[test]
+fn what_a_profile_lacks_is_said() {
+    let without = |name: &str| {
+        let (head, tail) = GOOD.split_once(&format!("<{name}>")).unwrap();
+        let (_, tail) = tail.split_once(&format!("</{name}>")).unwrap();
+        parse(&format!("{head}{tail}")).unwrap_err().to_string()
+    };
+    assert!(without("ca").contains("the server could be anybody"));
+    assert!(without("key").contains("\"key\" is missing"));
+    assert!(without("cert").contains("\"cert\" is missing"));
+    assert!(parse("client\ndev tun\n").is_err());
+    assert!(parse(&GOOD.replace("dev tun\n", "")).unwrap_err().to_string().contains("dev tun"));
+    let tcp = GOOD.replace("proto udp", "proto tcp").replace("443 udp6", "443");
+    assert_eq!(parse(&tcp).unwrap_err().line, 4);
+}
+
+#[test]
+fn a_login_may_stand_in_a_file() {
+    let given = parse(&GOOD.replace("auth-user-pass", "auth-user-pass pass.txt")).unwrap();
+    assert!(
+        matches!(given.login, Login::Given(user, password) if user == "ann" && password.expose() == b"secret")
+    );
+    let asked = parse(&GOOD.replace("auth-user-pass", "auth-user-pass user.txt")).unwrap();
+    assert!(matches!(asked.login, Login::AskPassword(user) if user == "ann"));
+}
+
+#[test]
+fn an_option_that_may_be_unknown_is_noted() {
+    let profile =
+        parse(&format!("ignore-unknown-option foo\nfoo bar\nsetenv opt baz 1\n{GOOD}")).unwrap();
+    assert_eq!(profile.notes.len(), 2, "{:?}", profile.notes);
+}
+
+#[test]
+fn a_truncated_profile_never_passes_for_a_whole_one_and_never_panics() {
+    for len in 0..GOOD.len() - "</tls-crypt>\n".len() {
+        if GOOD.is_char_boundary(len) {
+            assert!(parse(&GOOD[..len]).is_err(), "accepted {len} bytes");
+        }
+    }
+}

@@ -21,7 +21,7 @@ pub trait Acceptor {
     fn route(&mut self, now: Instant, path: &Path, datagram: &mut [u8], reply: &mut Vec<u8>) -> Route;
 
     /// Creates the engine for a peer that proved worth the memory; `arrival` is the datagram for
-    /// which [`route`](Self::route) said [`Route::New`].
+    /// which [`route`](Self::route) said [`Route::New`], and the first that the caller feeds it.
     ///
     /// Returns `None` when a limit is reached.
     fn accept(&mut self, now: Instant, arrival: Arrival<'_>, session: SessionId, port: PortId, seed: [u8; 32]) -> Option<Self::Engine>;

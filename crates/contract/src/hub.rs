@@ -90,9 +90,13 @@ pub struct AttachRequest {
     pub user: String,
     /// Which of the user's devices: the same string gets the same addresses again.
     pub device: String,
+    /// Whether [`device`](Self::device) names one piece of hardware, so that a session that is
+    /// still there under it can only be the one that this peer has lost; else it may be a second
+    /// copy of the same profile.
+    pub is_unique: bool,
     /// Addresses fixed by the grant.
     pub fixed: Vec<IpAddr>,
-    /// Where the peer is, to recognise a device that comes back before its old session ended.
+    /// Where the peer is.
     pub remote: IpAddr,
     /// The largest packet the peer said it carries, if it said so.
     pub mtu: Option<u16>,

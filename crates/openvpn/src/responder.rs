@@ -278,6 +278,7 @@ impl Responder {
                     network: self.config.network.clone(),
                     user: grant.user.clone(),
                     device: if device.is_empty() { "openvpn".to_owned() } else { device },
+                    is_unique: self.client.hardware.is_some(),
                     fixed: grant.fixed_addresses.clone(),
                     remote: core.path.remote.ip(),
                     mtu: None,

@@ -23,21 +23,21 @@ pub struct Sum(u64);
 impl Sum {
     /// The sum of `bytes`; an odd last byte counts as if a zero followed.
     pub fn of(bytes: &[u8]) -> Self {
-        Self::default().add(bytes)
+        Self::default().plus(bytes)
     }
 
     /// The IPv4 pseudo header of TCP and UDP; `len` counts the transport header and its payload.
     pub fn pseudo_v4(source: [u8; 4], destination: [u8; 4], protocol: u8, len: u16) -> Self {
-        Self::of(&source).add(&destination).add_u16(protocol.into()).add_u16(len)
+        Self::of(&source).plus(&destination).plus_u16(protocol.into()).plus_u16(len)
     }
 
     /// The IPv6 pseudo header of every upper layer (RFC 8200, 8.1).
     pub fn pseudo_v6(source: [u8; 16], destination: [u8; 16], protocol: u8, len: u16) -> Self {
-        Self::of(&source).add(&destination).add_u16(protocol.into()).add_u16(len)
+        Self::of(&source).plus(&destination).plus_u16(protocol.into()).plus_u16(len)
     }
 
     /// Adds `bytes`, which must start at an even offset of what is summed.
-    pub fn add(self, bytes: &[u8]) -> Self {
+    pub fn plus(self, bytes: &[u8]) -> Self {
         let mut lanes = [0_u64; STEP / 8];
         let mut steps = bytes.chunks_exact(STEP);
         for step in &mut steps {
@@ -71,7 +71,7 @@ impl Sum {
     }
 
     /// Adds a number that stands in network order.
-    pub fn add_u16(self, value: u16) -> Self {
+    pub fn plus_u16(self, value: u16) -> Self {
         Self(self.0 + u64::from(u16::from_ne_bytes(value.to_be_bytes())))
     }
 
@@ -102,7 +102,7 @@ impl Sum {
 /// A checksum after one 16-bit word it covers has changed (RFC 1624, 3, equation 3).
 #[must_use]
 pub fn update(checksum: [u8; 2], old: [u8; 2], new: [u8; 2]) -> [u8; 2] {
-    Sum::of(&checksum.map(|byte| !byte)).add(&old.map(|byte| !byte)).add(&new).checksum()
+    Sum::of(&checksum.map(|byte| !byte)).plus(&old.map(|byte| !byte)).plus(&new).checksum()
 }
 
 /// The two 32-bit halves of an eight-byte word, added.
@@ -175,10 +175,10 @@ mod tests {
             let bytes = noise(len, len as u32 + 99);
             let mut copy = vec![0; len];
 
-            let sum = Sum::default().add_u16(17).copy(&bytes, &mut copy);
+            let sum = Sum::default().plus_u16(17).copy(&bytes, &mut copy);
 
             assert_eq!(copy, bytes);
-            assert_eq!(sum.folded(), Sum::of(&bytes).add_u16(17).folded());
+            assert_eq!(sum.folded(), Sum::of(&bytes).plus_u16(17).folded());
         }
     }
 
@@ -201,6 +201,9 @@ mod tests {
         let mut words = [source, destination].concat();
         words.extend([0, 17, 0x12, 0x34]);
 
-        assert_eq!(Sum::pseudo_v4(source, destination, 17, 0x1234).folded(), Sum::of(&words).folded());
+        assert_eq!(
+            Sum::pseudo_v4(source, destination, 17, 0x1234).folded(),
+            Sum::of(&words).folded()
+        );
     }
 }

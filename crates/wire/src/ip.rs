@@ -125,8 +125,7 @@ impl Head {
         let what = "IPv6 header";
         let head = packet.first_chunk::<IPV6_HEADER>().ok_or(Malformed::Truncated { what })?;
         let total_len = IPV6_HEADER + usize::from(u16::from_be_bytes([head[4], head[5]]));
-        let packet =
-            packet.get(..total_len).ok_or(Malformed::Truncated { what: "IPv6 packet" })?;
+        let packet = packet.get(..total_len).ok_or(Malformed::Truncated { what: "IPv6 packet" })?;
         let (protocol, transport, fragment) = walk(packet, head[6])?;
 
         Ok(Self {
@@ -232,8 +231,7 @@ pub fn decrement_ttl(packet: &mut [u8], head: &Head) -> Option<u8> {
     if head.is_v4() {
         let header = packet.first_chunk_mut::<IPV4_HEADER>()?;
         let left = header[8].checked_sub(1).filter(|left| *left > 0)?;
-        let checksum =
-            update([header[10], header[11]], [header[8], header[9]], [left, header[9]]);
+        let checksum = update([header[10], header[11]], [header[8], header[9]], [left, header[9]]);
         header[8] = left;
         header[10..12].copy_from_slice(&checksum);
         Some(left)

@@ -39,7 +39,7 @@ fn tcp(flags: u8, options: &[u8], wrap: impl Fn(&[u8]) -> Vec<u8>) -> Vec<u8> {
     segment[TCP_HEADER..].copy_from_slice(options);
     let mut packet = wrap(&segment);
     let head = Head::parse(&packet).unwrap();
-    let sum = head.pseudo(segment.len() as u16).add(&segment);
+    let sum = head.pseudo(segment.len() as u16).plus(&segment);
     let at = head.transport + 16;
     packet[at..at + 2].copy_from_slice(&sum.checksum());
     packet
@@ -48,7 +48,7 @@ fn tcp(flags: u8, options: &[u8], wrap: impl Fn(&[u8]) -> Vec<u8>) -> Vec<u8> {
 fn transport_is_valid(packet: &[u8]) -> bool {
     let head = Head::parse(packet).unwrap();
     let payload = head.payload(packet);
-    head.pseudo(payload.len() as u16).add(payload).is_valid()
+    head.pseudo(payload.len() as u16).plus(payload).is_valid()
 }
 
 #[test]

@@ -1,0 +1,201 @@
+use std::time::Duration;
+
+use aaa::Rate;
+use nix::time::ClockId;
+
+use super::*;
+use crate::authority::Authority;
+use crate::clock;
+use crate::scratch::Scratch;
+use crate::store::{NewUser, Pools};
+
+const RIGHT: &str = "correct horse";
+
+struct Bench {
+    _scratch: Scratch,
+    store: Arc<Store>,
+    authenticator: LocalAuthenticator,
+    authority: Authority,
+}
+
+impl Bench {
+    /// A store with alice, who has a password and a fixed address, and bob, who has neither.
+    fn new(limits: Limits) -> Self {
+        let scratch = Scratch::new();
+        let store = Arc::new(scratch.store());
+        let pools = Pools { ipv4: Some("10.86.0.0/16".parse().unwrap()), ipv6: None };
+        let alice = NewUser {
+            name: "alice".to_owned(),
+            password: Some(Secret::new(RIGHT)),
+            fixed: vec!["10.86.7.7".parse().unwrap()],
+        };
+        let bob = NewUser { name: "bob".to_owned(), password: None, fixed: Vec::new() };
+        store.add_user(&alice, &pools).unwrap();
+        store.add_user(&bob, &pools).unwrap();
+        let authenticator = LocalAuthenticator::new(Arc::clone(&store), limits);
+        let pem = Authority::create(clock::now()).unwrap();
+        let authority = Authority::from_pem(pem.expose()).unwrap();
+        Self { _scratch: scratch, store, authenticator, authority }
+    }
+
+    async fn ask(&self, credentials: Credentials) -> Result<Grant, DenyReason> {
+        let context = AuthContext {
+            protocol: "openvpn",
+            network: "warren".to_owned(),
+            remote: "192.0.2.7".parse().unwrap(),
+        };
+        match self.authenticator.authenticate(&context, credentials).await {
+            AuthVerdict::Grant(grant) => Ok(*grant),
+            AuthVerdict::Deny(reason) => Err(reason),
+            other => panic!("neither granted nor denied: {other:?}"),
+        }
+    }
+
+    async fn password(&self, user: &str, password: &str) -> Result<Grant, DenyReason> {
+        let password = Secret::new(password);
+        self.ask(Credentials::Password { user: user.to_owned(), password }).await
+    }
+
+    /// Issues a certificate; returns its serial number and DER form.
+    fn certificate(&self, user: &str) -> (String, Vec<u8>) {
+        let issued = self.store.issue_certificate(&self.authority, user, 30).unwrap();
+        let chain = pki::certificates(issued.certificate_pem.as_bytes()).unwrap();
+        (issued.facts.serial, chain[0].to_vec())
+    }
+
+    async fn present(&self, leaf: &[u8]) -> Result<Grant, DenyReason> {
+        self.ask(Credentials::Certificate { chain: vec![leaf.to_vec()] }).await
+    }
+}
+
+#[tokio::test]
+async fn the_right_password_grants_with_the_fixed_address() {
+    let bench = Bench::new(Limits::default());
+
+    let grant = bench.password("alice", RIGHT).await.unwrap();
+
+    assert_eq!((grant.user.as_str(), grant.device), ("alice", None));
+    assert_eq!(grant.fixed_addresses, ["10.86.7.7".parse::<IpAddr>().unwrap()]);
+}
+
+#[tokio::test]
+async fn wrong_password_unknown_user_and_no_password_are_not_told_apart() {
+    let bench = Bench::new(Limits::default());
+
+    for (user, password) in [
+        ("alice", "wrong"),
+        ("alice", ""),
+        ("nobody", RIGHT),
+        ("bob", RIGHT),
+        ("bob", ""),
+        ("", ""),
+    ] {
+        let verdict = bench.password(user, password).await;
+        assert_eq!(verdict, Err(DenyReason::BadCredentials), "{user:?} {password:?}");
+    }
+}
+
+/// Processor time, which other programs on the machine do not stretch.
+fn cost_of_login(bench: &Bench, user: &str) -> Duration {
+    let spent = || Duration::from(ClockId::CLOCK_THREAD_CPUTIME_ID.now().unwrap());
+    let source = "192.0.2.7".parse().unwrap();
+    let begin = spent();
+    let verdict = bench.authenticator.judge.password(source, user, &Secret::new("wrong"));
+    assert!(matches!(verdict, Err(Refusal::Deny(DenyReason::BadCredentials))));
+    spent() - begin
+}
+
+#[tokio::test]
+async fn unknown_users_cost_as_much_time_as_wrong_passwords() {
+    let bench = Bench::new(Limits::default());
+    let fastest = |user| (0..3).map(|_| cost_of_login(&bench, user)).min().unwrap_or(Duration::MAX);
+
+    let known = fastest("alice");
+    for user in ["nobody", "bob", "", "not a name"] {
+        let other = fastest(user);
+        // A hash costs tens of milliseconds, everything else less than one; how many tens
+        // depends on what else uses the memory.
+        assert!(other > known / 8, "known {known:?}, {user:?} {other:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_disabled_account_is_named_only_to_who_knows_its_password() {
+    let bench = Bench::new(Limits::default());
+    bench.store.set_enabled("alice", false).unwrap();
+
+    assert_eq!(bench.password("alice", "wrong").await, Err(DenyReason::BadCredentials));
+    assert_eq!(bench.password("alice", RIGHT).await, Err(DenyReason::AccountDisabled));
+    bench.store.set_enabled("alice", true).unwrap();
+    assert!(bench.password("alice", RIGHT).await.is_ok());
+}
+
+#[tokio::test]
+async fn guessing_is_stopped_and_even_the_right_guess_is_not_looked_at() {
+    let rate = |burst| Rate { burst, forget_every: Duration::from_secs(3600) };
+    let bench = Bench::new(Limits { source: rate(3), user: rate(100), capacity: 16 });
+
+    for _ in 0..3 {
+        assert_eq!(bench.password("alice", "wrong").await, Err(DenyReason::BadCredentials));
+    }
+
+    assert_eq!(bench.password("alice", "wrong").await, Err(DenyReason::TooManyAttempts));
+    assert_eq!(bench.password("alice", RIGHT).await, Err(DenyReason::TooManyAttempts));
+}
+
+#[tokio::test]
+async fn a_crowd_behind_one_address_logs_in_all_at_once() {
+    let rate = |burst| Rate { burst, forget_every: Duration::from_secs(3600) };
+    let bench = Bench::new(Limits { source: rate(3), user: rate(3), capacity: 16 });
+    let bench = Arc::new(bench);
+
+    let mut crowd = tokio::task::JoinSet::new();
+    for _ in 0..12 {
+        let bench = Arc::clone(&bench);
+        crowd.spawn(async move { bench.password("alice", RIGHT).await });
+    }
+
+    for verdict in crowd.join_all().await {
+        assert!(verdict.is_ok(), "{verdict:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_grants_its_user_and_names_the_device() {
+    let bench = Bench::new(Limits::default());
+    let (serial, leaf) = bench.certificate("alice");
+
+    let grant = bench.present(&leaf).await.unwrap();
+
+    assert_eq!(grant.user, "alice");
+    assert_eq!(grant.device, Some(serial));
+    assert_eq!(grant.fixed_addresses.len(), 1);
+}
+
+#[tokio::test]
+async fn a_certificate_is_worth_nothing_once_revoked() {
+    let bench = Bench::new(Limits::default());
+    let (serial, leaf) = bench.certificate("bob");
+    let (_, other) = bench.certificate("bob");
+
+    bench.store.revoke(&serial).unwrap();
+
+    assert_eq!(bench.present(&leaf).await, Err(DenyReason::Revoked));
+    assert!(bench.present(&other).await.is_ok());
+    bench.store.set_enabled("bob", false).unwrap();
+    assert_eq!(bench.present(&other).await, Err(DenyReason::AccountDisabled));
+    bench.store.remove_user("bob").unwrap();
+    assert_eq!(bench.present(&other).await, Err(DenyReason::Revoked));
+}
+
+#[tokio::test]
+async fn a_certificate_that_was_never_issued_is_refused() {
+    let bench = Bench::new(Limits::default());
+    let forged = bench.authority.issue_client("alice", clock::now(), 1).unwrap();
+    let leaf = pki::certificates(forged.certificate_pem.as_bytes()).unwrap().swap_remove(0);
+
+    assert_eq!(bench.present(&leaf).await, Err(DenyReason::BadCredentials));
+    assert_eq!(bench.present(b"not DER").await, Err(DenyReason::BadCredentials));
+    let nothing = Credentials::Certificate { chain: Vec::new() };
+    assert_eq!(bench.ask(nothing).await, Err(DenyReason::BadCredentials));
+}

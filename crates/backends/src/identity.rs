@@ -1,0 +1,114 @@
+use contract::Secret;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::authority::Authority;
+use crate::clock;
+use crate::static_key::StaticKey;
+use crate::store::{Store, StoreError};
+
+const AUTHORITY: &str = "identity.authority";
+const SERVER: &str = "identity.server";
+const STATIC_KEY: &str = "identity.openvpn-static-key";
+
+/// The server's certificate is replaced when this much of its life is left; clients trust the
+/// authority, so they notice nothing.
+const RENEW_BEFORE: u64 = 90 * 86_400;
+
+/// Who this server is: made once, at the first start, and kept in the store.
+#[derive(Debug)]
+pub struct Identity {
+    /// Signs everything.
+    pub authority: Authority,
+    /// The server's certificate chain, leaf first.
+    pub server_chain: Vec<CertificateDer<'static>>,
+    /// The key of the server's certificate.
+    pub server_key: PrivateKeyDer<'static>,
+    /// Wraps OpenVPN's control packets.
+    pub static_key: StaticKey,
+}
+
+impl Identity {
+    /// Reads the identity, and makes what is not there yet; two processes that do this at once
+    /// get the same.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the store does, or what it holds is damaged.
+    pub fn load_or_create(store: &Store) -> Result<Self, StoreError> {
+        let now = clock::now();
+        let pem = store.setting_or(AUTHORITY, |_| true, || Ok(Authority::create(now)?))?;
+        let authority = Authority::from_pem(pem.expose())?;
+        let server = store.setting_or(
+            SERVER,
+            |pem| !wears_out(pem, now),
+            || Ok(authority.issue_server(now)?.to_pem()),
+        )?;
+        let static_key = store.setting_or(
+            STATIC_KEY,
+            |_| true,
+            || Ok(Secret::new(StaticKey::generate().to_pem().as_bytes())),
+        )?;
+
+        let text = String::from_utf8_lossy(static_key.expose());
+        Ok(Self {
+            server_chain: pki::certificates(server.expose())?,
+            server_key: pki::private_key(server.expose())?,
+            static_key: StaticKey::from_pem(&text)?,
+            authority,
+        })
+    }
+}
+
+fn wears_out(pem: &Secret, now: u64) -> bool {
+    pki::certificates(pem.expose())
+        .ok()
+        .and_then(|chain| pki::CertificateFacts::read(chain.first()?).ok())
+        .is_none_or(|facts| facts.check_dates(now.saturating_add(RENEW_BEFORE)).is_err())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scratch::Scratch;
+
+    #[test]
+    fn an_identity_is_made_once_and_kept() {
+        let scratch = Scratch::new();
+
+        let first = Identity::load_or_create(&scratch.store()).unwrap();
+        let second = Identity::load_or_create(&scratch.store()).unwrap();
+
+        assert_eq!(first.authority.certificate(), second.authority.certificate());
+        assert_eq!(first.server_chain, second.server_chain);
+        assert_eq!(first.server_key.secret_der(), second.server_key.secret_der());
+        assert_eq!(first.static_key.expose(), second.static_key.expose());
+    }
+
+    #[test]
+    fn a_server_certificate_near_its_end_is_replaced_under_the_same_authority() {
+        let scratch = Scratch::new();
+        let store = scratch.store();
+        let first = Identity::load_or_create(&store).unwrap();
+        let nearly_ten_years = (10 * 365 - 30) * 86_400;
+        let old = first.authority.issue_server(clock::now() - nearly_ten_years).unwrap();
+        store.set_setting(SERVER, &old.to_pem()).unwrap();
+
+        let second = Identity::load_or_create(&store).unwrap();
+
+        assert_eq!(first.authority.certificate(), second.authority.certificate());
+        let facts = pki::CertificateFacts::read(&second.server_chain[0]).unwrap();
+        assert_ne!(facts.serial, old.facts.serial);
+        assert!(facts.check_dates(clock::now() + nearly_ten_years).is_ok());
+    }
+
+    #[test]
+    fn a_damaged_identity_is_an_error_not_a_new_identity() {
+        let scratch = Scratch::new();
+        let store = scratch.store();
+        store.set_setting(AUTHORITY, &Secret::new("damaged")).unwrap();
+
+        let refused = Identity::load_or_create(&store).unwrap_err();
+
+        assert!(matches!(refused, StoreError::Identity(_)), "{refused}");
+    }
+}

@@ -1,0 +1,151 @@
+use std::fmt::Write as _;
+
+use zeroize::Zeroizing;
+
+use crate::authority::SERVER_NAME;
+
+#[cfg(test)]
+mod tests;
+
+/// What goes into an OpenVPN profile.
+#[derive(Debug)]
+pub struct ProfileInput<'a> {
+    /// Whose; for the comment at the top.
+    pub user: &'a str,
+    /// The network's name; for the comment at the top.
+    pub network: &'a str,
+    /// Where the server is, best first.
+    pub remotes: &'a [ProfileRemote],
+    /// The authority that has signed the server's certificate.
+    pub ca_pem: &'a str,
+    /// The device's certificate and private key, where the server asks for one.
+    pub certificate: Option<(&'a str, &'a str)>,
+    /// Whether the server asks for user name and password.
+    pub ask_password: bool,
+    /// How control packets are wrapped.
+    pub wrap: Wrap<'a>,
+    /// Data ciphers, best first, by OpenVPN's names.
+    pub ciphers: &'a [&'a str],
+    /// The hash of tls-auth and the CBC ciphers, by OpenVPN's name.
+    pub digest: &'a str,
+    /// The oldest TLS: "1.2" or "1.3".
+    pub tls_min: &'a str,
+    /// The largest IP packet inside the tunnel, in bytes.
+    pub mtu: u16,
+}
+
+/// One way to the server.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ProfileRemote {
+    /// A domain name or an IP address, without brackets.
+    pub host: String,
+    /// The UDP port.
+    pub port: u16,
+    /// Over what.
+    pub transport: Transport,
+}
+
+/// What carries the tunnel.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Transport {
+    /// UDP over whichever IP the host has.
+    Udp,
+    /// UDP over IPv4.
+    Udp4,
+    /// UDP over IPv6.
+    Udp6,
+}
+
+/// The shared key around control packets, in the text form of
+/// [`StaticKey::to_pem`](crate::StaticKey::to_pem).
+#[derive(Clone, Copy)]
+pub enum Wrap<'a> {
+    /// Encrypted and authenticated.
+    TlsCrypt(&'a str),
+    /// Authenticated.
+    TlsAuth(&'a str),
+}
+
+impl std::fmt::Debug for Wrap<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::TlsCrypt(_) => f.write_str("TlsCrypt(..)"),
+            Self::TlsAuth(_) => f.write_str("TlsAuth(..)"),
+        }
+    }
+}
+
+/// Writes an inline profile for OpenVPN 2.4 to 2.6 and OpenVPN Connect: one file, all keys inside.
+#[must_use]
+pub fn openvpn_profile(input: &ProfileInput<'_>) -> Zeroizing<String> {
+    // Large enough for everything, so that no half-written copy of the key stays behind.
+    let mut text = Zeroizing::new(String::with_capacity(32 * 1024));
+    write_profile(&mut text, input).expect("writing into a String does not fail");
+    text
+}
+
+fn write_profile(text: &mut String, input: &ProfileInput<'_>) -> std::fmt::Result {
+    writeln!(
+        text,
+        "# OpenVPN profile of {} for the network {}, by Warren.",
+        input.user, input.network
+    )?;
+    if input.certificate.is_some() {
+        writeln!(text, "# It contains a private key: keep it as you would keep a password.")?;
+    }
+    text.write_str("client\ndev tun\nproto udp\n")?;
+    for remote in input.remotes {
+        writeln!(text, "remote {} {} {}", remote.host, remote.port, remote.transport.name())?;
+    }
+    text.write_str("nobind\npersist-tun\nresolv-retry infinite\n")?;
+    writeln!(text, "tun-mtu {}", input.mtu)?;
+    writeln!(text, "remote-cert-tls server\nverify-x509-name {SERVER_NAME} name")?;
+    writeln!(text, "tls-version-min {}", input.tls_min)?;
+    write_ciphers(text, input)?;
+    if input.ask_password {
+        writeln!(text, "auth-user-pass")?;
+    }
+    text.write_str("explicit-exit-notify 1\npush-peer-info\nverb 3\n")?;
+
+    write_block(text, "ca", input.ca_pem)?;
+    match input.certificate {
+        Some((certificate, key)) => {
+            write_block(text, "cert", certificate)?;
+            write_block(text, "key", key)?;
+        }
+        // OpenVPN Connect insists on a certificate unless told so; OpenVPN 2 passes it by.
+        None => writeln!(text, "setenv CLIENT_CERT 0")?,
+    }
+    match input.wrap {
+        Wrap::TlsCrypt(key) => write_block(text, "tls-crypt", key),
+        Wrap::TlsAuth(key) => {
+            writeln!(text, "key-direction 1")?;
+            write_block(text, "tls-auth", key)
+        }
+    }
+}
+
+fn write_ciphers(text: &mut String, input: &ProfileInput<'_>) -> std::fmt::Result {
+    // 2.4 does not know the option, and takes what the server pushes.
+    writeln!(text, "ignore-unknown-option data-ciphers")?;
+    writeln!(text, "data-ciphers {}", input.ciphers.join(":"))?;
+    // For 2.4, whose default is Blowfish; it knows neither ChaCha20 nor a list.
+    if let Some(cipher) = input.ciphers.iter().find(|cipher| cipher.starts_with("AES-")) {
+        writeln!(text, "cipher {cipher}")?;
+    }
+    writeln!(text, "auth {}", input.digest)
+}
+
+fn write_block(text: &mut String, name: &str, body: &str) -> std::fmt::Result {
+    writeln!(text, "<{name}>\n{}\n</{name}>", body.trim_end())
+}
+
+impl Transport {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Udp4 => "udp4",
+            Self::Udp6 => "udp6",
+        }
+    }
+}

@@ -1,0 +1,169 @@
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::UdpSocket;
+use std::process::{Command, Stdio};
+
+use super::*;
+use crate::authority::Authority;
+use crate::scratch::Scratch;
+use crate::{StaticKey, clock};
+
+struct Material {
+    ca: String,
+    certificate: String,
+    key: String,
+    wrap: String,
+}
+
+fn material() -> Material {
+    let now = clock::now();
+    let authority = Authority::from_pem(Authority::create(now).unwrap().expose()).unwrap();
+    let issued = authority.issue_client("alice", now, 30).unwrap();
+    Material {
+        ca: authority.certificate_pem().to_owned(),
+        certificate: issued.certificate_pem.clone(),
+        key: String::from_utf8(issued.key_pem.expose().to_vec()).unwrap(),
+        wrap: StaticKey::generate().to_pem().to_string(),
+    }
+}
+
+impl Material {
+    fn input<'a>(&'a self, remotes: &'a [ProfileRemote]) -> ProfileInput<'a> {
+        ProfileInput {
+            user: "alice",
+            network: "warren",
+            remotes,
+            ca_pem: &self.ca,
+            certificate: Some((&self.certificate, &self.key)),
+            ask_password: true,
+            wrap: Wrap::TlsCrypt(&self.wrap),
+            ciphers: &["CHACHA20-POLY1305", "AES-256-GCM", "AES-128-CBC"],
+            digest: "SHA256",
+            tls_min: "1.2",
+            mtu: 1420,
+        }
+    }
+}
+
+fn local(port: u16) -> [ProfileRemote; 1] {
+    [ProfileRemote { host: "127.0.0.1".to_owned(), port, transport: Transport::Udp }]
+}
+
+#[test]
+fn a_profile_has_every_line_a_client_needs() {
+    let material = material();
+    let remotes = [
+        ProfileRemote { host: "vpn.example.org".to_owned(), port: 443, transport: Transport::Udp },
+        ProfileRemote { host: "2001:db8::1".to_owned(), port: 1194, transport: Transport::Udp6 },
+    ];
+
+    let text = openvpn_profile(&material.input(&remotes));
+
+    let directives: Vec<_> = text
+        .lines()
+        .skip_while(|line| line.starts_with('#'))
+        .take_while(|line| *line != "<ca>")
+        .collect();
+    assert_eq!(
+        directives,
+        [
+            "client",
+            "dev tun",
+            "proto udp",
+            "remote vpn.example.org 443 udp",
+            "remote 2001:db8::1 1194 udp6",
+            "nobind",
+            "persist-tun",
+            "resolv-retry infinite",
+            "tun-mtu 1420",
+            "remote-cert-tls server",
+            "verify-x509-name warren-server name",
+            "tls-version-min 1.2",
+            "ignore-unknown-option data-ciphers",
+            "data-ciphers CHACHA20-POLY1305:AES-256-GCM:AES-128-CBC",
+            "cipher AES-256-GCM",
+            "auth SHA256",
+            "auth-user-pass",
+            "explicit-exit-notify 1",
+            "push-peer-info",
+            "verb 3",
+        ]
+    );
+    for block in [&material.ca, &material.certificate, &material.key, &material.wrap] {
+        assert!(text.contains(block.trim_end()));
+    }
+}
+
+#[test]
+fn a_profile_prints_no_key_when_debugged() {
+    let material = material();
+    let wrap = Wrap::TlsAuth(&material.wrap);
+
+    assert_eq!(format!("{wrap:?}"), "TlsAuth(..)");
+}
+
+/// Runs the real client until it has sent its first packet to us, which it does only after it has
+/// accepted every option and loaded every key; returns what it said.
+fn openvpn_accepts(input: impl FnOnce(&[ProfileRemote]) -> Zeroizing<String>) -> Option<String> {
+    let binary = ["/usr/sbin/openvpn", "/usr/local/sbin/openvpn"]
+        .into_iter()
+        .find(|path| std::path::Path::new(path).exists())?;
+    let scratch = Scratch::new();
+    let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+    server.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+    let profile = scratch.path().join("alice.ovpn");
+    std::fs::write(&profile, input(&local(server.local_addr().unwrap().port())).as_bytes())
+        .unwrap();
+    let password = scratch.path().join("password");
+    std::fs::write(&password, "alice\nsecret\n").unwrap();
+
+    let mut client = Command::new(binary)
+        .arg("--config")
+        .arg(&profile)
+        .args(["--dev", "null", "--connect-retry-max", "1", "--auth-user-pass"])
+        .arg(&password)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let heard = server.recv_from(&mut [0; 2048]);
+    client.kill().unwrap();
+    let mut said = String::new();
+    BufReader::new(client.stdout.take().unwrap()).read_to_string(&mut said).unwrap();
+    client.wait().unwrap();
+
+    assert!(heard.is_ok(), "the client sent nothing; it said:\n{said}");
+    Some(said)
+}
+
+#[test]
+fn the_real_client_accepts_every_form_of_profile() {
+    let material = material();
+    let forms: [fn(&mut ProfileInput<'_>); 4] = [
+        |_| {},
+        |input| input.certificate = None,
+        |input| input.ask_password = false,
+        |input| {
+            input.digest = "SHA1";
+            input.ciphers = &["AES-256-CBC"];
+            input.tls_min = "1.3";
+        },
+    ];
+
+    for change in forms {
+        for tls_auth in [false, true] {
+            let said = openvpn_accepts(|remotes| {
+                let mut input = material.input(remotes);
+                if tls_auth {
+                    input.wrap = Wrap::TlsAuth(&material.wrap);
+                }
+                change(&mut input);
+                openvpn_profile(&input)
+            });
+            let Some(said) = said else { return };
+            for line in said.as_bytes().lines().map_while(Result::ok) {
+                let complains = line.contains("DEPRECATED") || line.contains("Unrecognized");
+                assert!(!complains, "{line}");
+            }
+        }
+    }
+}

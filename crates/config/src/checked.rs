@@ -1,0 +1,313 @@
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net};
+use toml::de::DeTable;
+
+use crate::error::{ConfigError, Source};
+use crate::example;
+use crate::file::{LogTable, NetworkTable, OpenVpnTable, SECTIONS, ServerTable};
+use crate::table::{List, refuse_strangers};
+use crate::text::{
+    AuthMode, Cipher, ControlWrap, Digest, Ipv4Pool, Ipv6Pool, Level, Remote, TlsVersion,
+};
+
+/// Every IPv6 link carries this much (RFC 8200, 5), so the tunnel must.
+const IPV6_MIN_MTU: u16 = 1280;
+
+/// A whole configuration; holds only what fits together.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Config {
+    /// `[network]`
+    pub network: Network,
+    /// `[doors.*]`
+    pub doors: Doors,
+    /// `[log]`
+    pub log: Log,
+    /// `[server]`
+    pub server: Server,
+}
+
+/// The virtual network.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Network {
+    /// Its name: 1 to 12 of `a-z0-9-_`, a letter first.
+    pub name: String,
+    /// Members' IPv4 addresses; `None` for no IPv4. At least one family is on.
+    pub ipv4: Option<Ipv4Net>,
+    /// Members' IPv6 addresses.
+    pub ipv6: Ipv6Pool,
+    /// Resolvers for members, best first.
+    pub dns: Vec<IpAddr>,
+    /// Search domains for members.
+    pub search: Vec<String>,
+    /// Networks behind the server; overlap neither the pools nor each other.
+    pub routes: Vec<IpNet>,
+    /// Members send everything through the tunnel.
+    pub redirect_gateway: bool,
+    /// Members reach each other.
+    pub client_to_client: bool,
+    /// Members are masqueraded.
+    pub nat: bool,
+    /// The largest IP packet inside the tunnel, in bytes; at least 1280 if IPv6 is on.
+    pub mtu: u16,
+}
+
+/// The doors.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Doors {
+    /// `[doors.openvpn]`
+    pub openvpn: OpenVpn,
+}
+
+/// The OpenVPN door.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct OpenVpn {
+    /// Whether the door is open at all.
+    pub enabled: bool,
+    /// UDP addresses; at least one, none twice, none covered by another.
+    pub listen: Vec<SocketAddr>,
+    /// What profiles point to, if the operator said so.
+    pub remote: Option<Remote>,
+    /// What a member must prove.
+    pub auth: AuthMode,
+    /// How control packets are wrapped.
+    pub control: ControlWrap,
+    /// Data ciphers, best first; at least one.
+    pub ciphers: Vec<Cipher>,
+    /// The hash of tls-auth and the CBC ciphers.
+    pub digest: Digest,
+    /// The oldest TLS accepted.
+    pub tls_min: TlsVersion,
+    /// Fresh keys after this long; `None` leaves it to the client.
+    pub renegotiate: Option<Duration>,
+    /// A sign of life after this much silence.
+    pub ping: Duration,
+    /// A client gives up after this much silence; more than `ping`.
+    pub ping_restart: Duration,
+    /// An unfinished handshake is dropped after this long.
+    pub handshake_timeout: Duration,
+    /// How many clients at once.
+    pub max_sessions: usize,
+    /// Replies to strangers' first packets, per second.
+    pub handshakes_per_second: u32,
+}
+
+/// Logging.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Log {
+    /// How much.
+    pub level: Level,
+}
+
+/// The program itself.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Server {
+    /// Packet threads; `None` for one per core but one.
+    pub workers: Option<NonZeroUsize>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::parse("", "defaults").expect("the defaults fit together: a test reads them")
+    }
+}
+
+impl Config {
+    /// Reads the file, or takes the defaults where there is none.
+    ///
+    /// # Errors
+    ///
+    /// One line that says where, what is wrong and what to do.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let Some(path) = path else {
+            return Ok(Self::default());
+        };
+        let name = path.display().to_string().escape_debug().to_string();
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            let what = match e.kind() {
+                std::io::ErrorKind::NotFound => {
+                    "there is no such file; `warren config example` writes one".to_owned()
+                }
+                std::io::ErrorKind::InvalidData => {
+                    "this is not text (UTF-8); is it the right file?".to_owned()
+                }
+                _ => format!("cannot be read ({e}); check the path and its permissions"),
+            };
+            Source { name: &name, text: "" }.error(None, None, what)
+        })?;
+        Self::parse(&text, &name)
+    }
+
+    /// Reads `text`; `name` stands for the file in errors.
+    ///
+    /// # Errors
+    ///
+    /// One line that says where, what is wrong and what to do.
+    pub fn parse(text: &str, name: &str) -> Result<Self, ConfigError> {
+        let source = Source { name, text };
+        let root = DeTable::parse(text).map_err(|e| {
+            let message = e.message().replace('\n', ", ");
+            source.error(
+                e.span().map(|span| span.start),
+                None,
+                format!("not valid TOML: {message}"),
+            )
+        })?;
+        let root = root.get_ref();
+        refuse_strangers(root, &source, SECTIONS)?;
+
+        let log = LogTable::read(root, &source)?;
+        let server = ServerTable::read(root, &source)?;
+        let workers = usize::try_from(server.workers.value.0).unwrap_or(usize::MAX);
+        Ok(Self {
+            network: network(NetworkTable::read(root, &source)?, &source)?,
+            doors: Doors { openvpn: openvpn(OpenVpnTable::read(root, &source)?, &source)? },
+            log: Log { level: log.level.value },
+            server: Server { workers: NonZeroUsize::new(workers) },
+        })
+    }
+
+    /// A file with every key: its default, unit and reason.
+    #[must_use]
+    pub fn example() -> String {
+        example::example()
+    }
+}
+
+fn network(table: NetworkTable, source: &Source<'_>) -> Result<Network, ConfigError> {
+    let Ipv4Pool(ipv4) = table.ipv4.value;
+    let ipv6 = table.ipv6.value;
+    if ipv4.is_none() && ipv6 == Ipv6Pool::Off {
+        let what = "both address families are off; turn on network.ipv4 or network.ipv6";
+        return Err(source.error(table.ipv6.at.or(table.ipv4.at), Some("network.ipv6"), what));
+    }
+
+    let mtu = u16::try_from(table.mtu.value.0).unwrap_or(u16::MAX);
+    if ipv6 != Ipv6Pool::Off && mtu < IPV6_MIN_MTU {
+        let what = format!(
+            "{mtu} is too small for IPv6; write at least {IPV6_MIN_MTU} or set ipv6 = \"off\""
+        );
+        return Err(source.error(table.mtu.at, Some("network.mtu"), what));
+    }
+
+    let pools = [
+        ipv4.map(|net| ("ipv4", IpNet::V4(net))),
+        match ipv6 {
+            Ipv6Pool::Prefix(net) => Some(("ipv6", IpNet::V6(net))),
+            Ipv6Pool::Auto | Ipv6Pool::Off => None,
+        },
+    ];
+    check_routes(&table.routes.value, pools.into_iter().flatten(), source)?;
+
+    Ok(Network {
+        name: table.name.value.0,
+        ipv4,
+        ipv6,
+        dns: values(table.dns.value),
+        search: values(table.search.value).into_iter().map(|domain| domain.0).collect(),
+        routes: values(table.routes.value),
+        redirect_gateway: table.redirect_gateway.value,
+        client_to_client: table.client_to_client.value,
+        nat: table.nat.value,
+        mtu,
+    })
+}
+
+fn check_routes(
+    routes: &List<IpNet>,
+    pools: impl Iterator<Item = (&'static str, IpNet)> + Clone,
+    source: &Source<'_>,
+) -> Result<(), ConfigError> {
+    for (index, route) in routes.iter().enumerate() {
+        let error = |what: String| Err(source.error(route.at, Some("network.routes"), what));
+        let net = route.value;
+        if let Some((key, pool)) = pools.clone().find(|(_, pool)| overlap(pool, &net)) {
+            return error(format!(
+                "{net} overlaps network.{key} ({pool}); remove the route or take another pool"
+            ));
+        }
+        if let Some(other) = routes[..index].iter().find(|other| overlap(&other.value, &net)) {
+            return error(format!("{net} overlaps {}; remove the smaller one", other.value));
+        }
+    }
+    Ok(())
+}
+
+fn overlap(left: &IpNet, right: &IpNet) -> bool {
+    left.contains(right) || right.contains(left)
+}
+
+fn openvpn(table: OpenVpnTable, source: &Source<'_>) -> Result<OpenVpn, ConfigError> {
+    if table.listen.value.is_empty() {
+        let what = "the list is empty; name an address, or set enabled = false";
+        return Err(source.error(table.listen.at, Some("doors.openvpn.listen"), what));
+    }
+    check_listen(&table.listen.value, source)?;
+    if table.ciphers.value.is_empty() {
+        let what = "the list is empty; name at least one cipher, such as \"AES-256-GCM\"";
+        return Err(source.error(table.ciphers.at, Some("doors.openvpn.ciphers"), what));
+    }
+
+    let renegotiate = table.renegotiate.value.0;
+    if (1..5).contains(&renegotiate) {
+        let what = format!("{renegotiate} is too often; write 0 for never, or at least 5");
+        return Err(source.error(table.renegotiate.at, Some("doors.openvpn.renegotiate"), what));
+    }
+    let (ping, ping_restart) = (table.ping.value.0, table.ping_restart.value.0);
+    if ping_restart <= ping {
+        let what = format!(
+            "{ping_restart} is not more than ping ({ping}): every pause would end the session; \
+             write at least {}",
+            ping * 2
+        );
+        let at = table.ping_restart.at.or(table.ping.at);
+        return Err(source.error(at, Some("doors.openvpn.ping_restart"), what));
+    }
+
+    let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+    Ok(OpenVpn {
+        enabled: table.enabled.value,
+        listen: values(table.listen.value),
+        remote: table.remote.value.0,
+        auth: table.auth.value,
+        control: table.control.value,
+        ciphers: values(table.ciphers.value),
+        digest: table.digest.value,
+        tls_min: table.tls_min.value,
+        renegotiate: (renegotiate != 0).then(|| seconds(renegotiate)),
+        ping: seconds(ping),
+        ping_restart: seconds(ping_restart),
+        handshake_timeout: seconds(table.handshake_timeout.value.0),
+        max_sessions: usize::try_from(table.max_sessions.value.0).unwrap_or(usize::MAX),
+        handshakes_per_second: table.handshakes_per_second.value.0,
+    })
+}
+
+/// "All addresses" beside one address of the same family and port would take each other's
+/// packets.
+fn check_listen(listen: &List<SocketAddr>, source: &Source<'_>) -> Result<(), ConfigError> {
+    for any in listen.iter().map(|any| any.value).filter(|any| any.ip().is_unspecified()) {
+        let covered = listen.iter().find(|other| {
+            let other = other.value;
+            other != any && other.port() == any.port() && other.is_ipv4() == any.is_ipv4()
+        });
+        if let Some(covered) = covered {
+            let what = format!("{} is part of {any}; remove one of them", covered.value);
+            return Err(source.error(covered.at, Some("doors.openvpn.listen"), what));
+        }
+    }
+    Ok(())
+}
+
+fn values<T>(list: List<T>) -> Vec<T> {
+    list.into_iter().map(|item| item.value).collect()
+}

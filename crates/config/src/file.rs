@@ -1,0 +1,111 @@
+//! Every key there is: its type, default (as TOML), unit and reason.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+use crate::table::{List, Section, table};
+use crate::text::{
+    AuthMode, Cipher, ControlWrap, Digest, Domain, Ipv4Pool, Ipv6Pool, Level, NetworkName,
+    OptionalRemote, TlsVersion, Whole,
+};
+
+/// All tables, in the order of the example file.
+pub(crate) const SECTIONS: &[&Section] =
+    &[&NetworkTable::SECTION, &OpenVpnTable::SECTION, &LogTable::SECTION, &ServerTable::SECTION];
+
+table! {
+    ["network"]
+    "The virtual network that every session joins, whichever door it came through."
+    NetworkTable {
+        name: NetworkName = r#""warren""#, "",
+            "What the network is called in profiles, logs and the session list.";
+        ipv4: Ipv4Pool = r#""10.86.0.0/16""#, "",
+            "Members get their IPv4 addresses from here; the first one is the server's own. Choose \
+            a range that neither the members' homes nor the networks behind this server use.";
+        ipv6: Ipv6Pool = r#""auto""#, "",
+            "Members get their IPv6 addresses from here. \"auto\" takes a random private /64, made \
+            at the first start and kept.";
+        dns: List<IpAddr> = r#"["9.9.9.9", "1.1.1.1"]"#, "",
+            "Resolvers that members are told to use, best first. Once all their traffic goes \
+            through the tunnel, the resolver of the coffee house's network is no longer within \
+            reach; so there must be one. [] leaves the members' own.";
+        search: List<Domain> = "[]", "",
+            "Domains that members try for names without a dot.";
+        routes: List<IpNet> = "[]", "",
+            "Networks behind this server that members reach through the tunnel, such as the \
+            office's \"192.168.7.0/24\". Needed only where redirect_gateway is false.";
+        redirect_gateway: bool = "true", "",
+            "Members send everything through the tunnel. With false, only what is for the network \
+            itself and for `routes`.";
+        client_to_client: bool = "true", "",
+            "Members reach each other.";
+        nat: bool = "true", "",
+            "Members appear to the outside under this server's address (masquerading). With \
+            false, the networks outside need a route back to the pools above.";
+        mtu: Whole<576, 9000> = "1420", "bytes",
+            "The largest IP packet inside the tunnel. 1420 fits into the 1500 of nearly every \
+            path with the AEAD ciphers, over IPv4 and IPv6; IPv6 inside needs at least 1280.";
+    }
+}
+
+table! {
+    ["doors.openvpn"]
+    "OpenVPN over UDP: unmodified OpenVPN 2.4 to 2.6 and OpenVPN Connect."
+    OpenVpnTable {
+        enabled: bool = "true", "",
+            "Open this door.";
+        listen: List<SocketAddr> = r#"["0.0.0.0:1194", "[::]:1194"]"#, "",
+            "Addresses and UDP ports to listen on.";
+        remote: OptionalRemote = r#""""#, "",
+            "What profiles tell members to connect to: this server's public name or address, with \
+            a port if the one outside differs, as in \"vpn.example.org:443\". Empty takes this \
+            machine's own address, which is right only where no NAT is in front of it.";
+        auth: AuthMode = r#""both""#, "",
+            "What a member must prove: that it holds the certificate in its profile, that it knows \
+            the password, or both.";
+        control: ControlWrap = r#""tls-crypt""#, "",
+            "How handshakes are wrapped before anyone is authenticated. tls-crypt also hides them; \
+            tls-auth is for clients older than 2.4. Profiles must be written again after a change.";
+        ciphers: List<Cipher> = r#"["AES-256-GCM", "AES-128-GCM", "CHACHA20-POLY1305"]"#, "",
+            "Data ciphers, best first; the first that the client knows is taken. Add \
+            \"AES-256-CBC\" or \"AES-128-CBC\" only for clients that know nothing better.";
+        digest: Digest = r#""SHA256""#, "",
+            "The hash for tls-auth and for the CBC ciphers; the others need none.";
+        tls_min: TlsVersion = r#""1.2""#, "",
+            "The oldest version of TLS that is accepted.";
+        renegotiate: Whole<0, 604_800> = "3600", "seconds",
+            "Fresh keys are made this often. 0 leaves it to the client; otherwise at least 5.";
+        ping: Whole<1, 3600> = "10", "seconds",
+            "Both ends send a sign of life after this much silence. Keeps NAT routers on the way \
+            from forgetting the session; some forget after 30.";
+        ping_restart: Whole<2, 86_400> = "60", "seconds",
+            "A client that hears nothing for this long connects again; the server gives it up \
+            after twice that. Must be more than `ping`.";
+        handshake_timeout: Whole<5, 600> = "60", "seconds",
+            "A client that has not finished its handshake by then is dropped.";
+        max_sessions: Whole<1, 1_000_000> = "4096", "sessions",
+            "More clients than this are turned away. Bounds the memory: about 32 KiB each.";
+        handshakes_per_second: Whole<1, 1_000_000> = "100", "replies per second",
+            "Replies to the first packets of strangers, all together. Bounds what this server can \
+            be made to send to forged addresses.";
+    }
+}
+
+table! {
+    ["log"]
+    "What is told to the journal or the terminal."
+    LogTable {
+        level: Level = r#""info""#, "",
+            "How much. Packets' contents, passwords and keys appear at no level.";
+    }
+}
+
+table! {
+    ["server"]
+    "The program itself."
+    ServerTable {
+        workers: Whole<0, 256> = "0", "threads",
+            "Threads that carry packets. 0 takes one per processor core but one, at least one.";
+    }
+}

@@ -1,0 +1,45 @@
+//! The fast path: no system call, no lock, no allocation per packet.
+//!
+//! ```text
+//!   UDP --Received--> classify -> Tunnel::open -> Fabric -+-> Coalescer --writev--> TUN
+//!                        |                                |
+//!                        +--> Punts (control)             +-> Egress (another session)
+//!
+//!   TUN --SuperPacket--> Fabric -> one copy per segment -> Tunnel::seal in place -> Egress --GSO--> UDP
+//! ```
+//!
+//! Packets are never queued here: what a [`Worker`] takes in, it has handed to the [`Egress`], to
+//! the [`TunIo`] or to a counter when the call returns. Who calls it, when, and with which
+//! descriptors is the shell's business; [`TunIo`], [`DatagramSink`] and [`Punts`] are the seams.
+//!
+//! The halves are usable on their own: [`SuperPacket`] splits and [`Coalescer`] joins without any
+//! tunnel in between.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod classify;
+mod coalesce;
+mod counters;
+mod egress;
+mod fragment;
+pub mod fuzz;
+mod icmp;
+mod io;
+mod split;
+#[cfg(test)]
+mod testing;
+mod virtio;
+mod worker;
+
+pub use classify::{Class, SocketKind, classify};
+pub use coalesce::Coalescer;
+pub use counters::{PortCounters, PortTotals};
+pub use egress::{Batch, Egress, Reservation};
+pub use io::{DatagramSink, Offloads, Punt, Punts, Received, StreamSink, Surroundings, TunIo};
+pub use split::SuperPacket;
+pub use virtio::{Gso, VIRTIO_HEADER, VirtioHeader};
+pub use worker::{Op, Settings, Worker};
+
+/// The most bytes one read from a TUN device returns: a virtio header and the largest IP packet.
+pub const MAX_TUN_READ: usize = VIRTIO_HEADER + 65_535;

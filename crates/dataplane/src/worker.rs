@@ -1,0 +1,211 @@
+//! One data-plane worker: tunnels on one side, the hub on the other, no lock and no `await` between.
+
+mod tables;
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrayvec::ArrayVec;
+use contract::{
+    ContentKind, DataPlaneOp, Discard, Fabric, FabricOp, PortId, SocketId, StreamId, TunnelKey,
+};
+
+use crate::classify::SocketKind;
+use crate::coalesce::Coalescer;
+use crate::counters::PortCounters;
+use crate::egress::Egress;
+use crate::icmp::{Allowance, Gateways};
+use crate::io::{Offloads, Received, StreamSink, Surroundings};
+use crate::split::SuperPacket;
+use tables::{Sinks, Tables};
+
+/// How many peers may be seen moving in one batch; one more is seen again with its next packet.
+const MAX_ROAMED: usize = 16;
+
+/// What a worker is born with.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// The network's own IPv4 address, which its ICMP errors come from.
+    pub gateway4: Option<Ipv4Addr>,
+    /// The network's own IPv6 address.
+    pub gateway6: Option<Ipv6Addr>,
+    /// What the TUN device takes.
+    pub offloads: Offloads,
+}
+
+/// An order of the control plane, carried out between batches.
+#[derive(Debug)]
+pub enum Op {
+    /// To the tunnels.
+    DataPlane(DataPlaneOp),
+    /// To the fabric.
+    Fabric(FabricOp),
+    /// Count the port here; comes before its first tunnel.
+    Count {
+        /// Which port.
+        port: PortId,
+        /// Read by the control plane.
+        counters: Arc<PortCounters>,
+    },
+    /// The port will not be used again. It exists from the first order that names it until this.
+    Forget(PortId),
+    /// Datagrams arrive on this socket.
+    AddSocket(SocketId, SocketKind),
+    /// No more do.
+    RemoveSocket(SocketId),
+    /// Packets for the stream go here.
+    AddStream(StreamId, Box<dyn StreamSink>),
+    /// No more do.
+    RemoveStream(StreamId),
+}
+
+/// Owns its copy of every table, so a packet takes no lock and touches no shared counter.
+///
+/// The control plane changes the tables only by [`Op`]s, applied between batches.
+#[derive(Debug)]
+pub struct Worker<F> {
+    tables: Tables<F>,
+    egress: Egress,
+    scratch: Scratch,
+    allowance: Allowance,
+    offloads: Offloads,
+    discards: [u64; Discard::COUNT],
+}
+
+/// Room for packets that cannot go straight from where they are to where they are sent.
+#[derive(Debug)]
+struct Scratch {
+    /// One segment or fragment.
+    packet: Box<[u8]>,
+    /// What an inner tunnel sealed.
+    inner: Box<[u8]>,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        let room = || vec![0; usize::from(u16::MAX)].into();
+        Self { packet: room(), inner: room() }
+    }
+}
+
+impl<F: Fabric> Worker<F> {
+    /// A worker without tunnels.
+    #[must_use]
+    pub fn new(fabric: F, settings: &Settings) -> Self {
+        Self {
+            tables: Tables::new(fabric, Gateways { v4: settings.gateway4, v6: settings.gateway6 }),
+            egress: Egress::default(),
+            scratch: Scratch::default(),
+            allowance: Allowance::default(),
+            offloads: settings.offloads,
+            discards: [0; Discard::COUNT],
+        }
+    }
+
+    /// Handles a batch from the network: open in place, ask the hub, send on.
+    ///
+    /// Everything for the TUN device has been written when it returns; what goes to other sessions
+    /// waits for [`flush`](Self::flush).
+    pub fn on_network<'b>(
+        &mut self,
+        now: Instant,
+        batch: impl Iterator<Item = Received<'b>>,
+        outside: &mut impl Surroundings,
+    ) {
+        let mut coalescer = Coalescer::default();
+        let mut roamed = ArrayVec::<TunnelKey, MAX_ROAMED>::new();
+        let (tables, mut sinks) = self.split(now, outside);
+        for received in batch {
+            for datagram in received.bytes.chunks_mut(received.stride.max(1)) {
+                let taken = tables.inbound(
+                    received.path,
+                    datagram,
+                    &mut coalescer,
+                    &mut roamed,
+                    &mut sinks,
+                );
+                sinks.note(taken);
+            }
+        }
+        let written = coalescer.flush(sinks.outside, sinks.offloads);
+        sinks.note(written);
+    }
+
+    /// Handles one read from the TUN device; what it makes waits for [`flush`](Self::flush).
+    pub fn on_host(&mut self, now: Instant, read: &mut [u8], outside: &mut impl Surroundings) {
+        let (tables, mut sinks) = self.split(now, outside);
+        let taken = SuperPacket::parse(read).and_then(|packet| tables.outbound(packet, &mut sinks));
+        sinks.note(taken);
+    }
+
+    /// Sends an engine's message inside its own tunnel.
+    pub fn send_control(
+        &mut self,
+        now: Instant,
+        port: PortId,
+        message: &[u8],
+        outside: &mut impl Surroundings,
+    ) {
+        let (tables, mut sinks) = self.split(now, outside);
+        let sent = tables.send(port, ContentKind::Control, message, &mut sinks);
+        sinks.note(sent);
+    }
+
+    /// Sends everything that has been sealed.
+    pub fn flush(&mut self, outside: &mut impl Surroundings) {
+        let discards = &mut self.discards;
+        self.egress.flush(outside, |why| discards[why as usize] += 1);
+    }
+
+    /// Whether a [`flush`](Self::flush) beats reading more.
+    #[must_use]
+    pub fn is_pressing(&self) -> bool {
+        self.egress.is_pressing()
+    }
+
+    /// Carries out one order of the control plane.
+    pub fn apply(&mut self, op: Op) {
+        self.tables.apply(op);
+    }
+
+    /// What has been dropped, by [`Discard`] as index.
+    #[must_use]
+    pub fn discards(&self) -> &[u64; Discard::COUNT] {
+        &self.discards
+    }
+
+    /// What the TUN device still takes: shrinks when it refuses.
+    #[must_use]
+    pub fn offloads(&self) -> Offloads {
+        self.offloads
+    }
+
+    /// All ports of this worker together.
+    #[must_use]
+    pub fn totals(&self) -> Arc<PortCounters> {
+        self.tables.totals()
+    }
+
+    /// Tables are only read while sinks are only written, so a packet can be opened in place and
+    /// forwarded without a copy.
+    fn split<'w, S>(
+        &'w mut self,
+        now: Instant,
+        outside: &'w mut S,
+    ) -> (&'w Tables<F>, Sinks<'w, S>) {
+        let sinks = Sinks {
+            now,
+            egress: &mut self.egress,
+            scratch: &mut self.scratch,
+            allowance: &mut self.allowance,
+            offloads: &mut self.offloads,
+            discards: &mut self.discards,
+            outside,
+        };
+        (&self.tables, sinks)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,468 @@
+//! What a packet reads, what it writes, and its way between.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrayvec::ArrayVec;
+use contract::{
+    Carrier, ContentKind, DataPlaneOp, Discard, Exit, Fabric, HOST_PORT, Notice, Opened,
+    PacketHead, Path, PortId, StreamId, Tunnel, TunnelKey, Verdict, Via,
+};
+use foldhash::fast::RandomState;
+use wire::ip::{self, Head};
+
+use super::{MAX_ROAMED, Op, Scratch};
+use crate::classify::{Class, SocketKind, classify};
+use crate::coalesce::{Coalescer, write_plain};
+use crate::counters::PortCounters;
+use crate::egress::{Egress, encapsulate};
+use crate::fragment::Fragments;
+use crate::icmp::{Allowance, Complaint, Gateways, MAX_ERROR};
+use crate::io::{Offloads, Punt, StreamSink, Surroundings};
+use crate::split::SuperPacket;
+
+/// The largest fragment made: no tunnel over the Internet carries more.
+const MAX_FRAGMENT: usize = 9216;
+
+/// Everything a packet reads; nothing a packet writes but counters of its own worker.
+#[derive(Debug)]
+pub(super) struct Tables<F> {
+    fabric: F,
+    gateways: Gateways,
+    /// By socket id.
+    sockets: Vec<Option<SocketKind>>,
+    tunnels: HashMap<TunnelKey, Entry, RandomState>,
+    ports: HashMap<PortId, Port, RandomState>,
+    streams: HashMap<StreamId, Box<dyn StreamSink>, RandomState>,
+    totals: Arc<PortCounters>,
+}
+
+/// Everything a packet writes; nothing a packet reads.
+pub(super) struct Sinks<'w, S> {
+    pub(super) now: Instant,
+    pub(super) egress: &'w mut Egress,
+    pub(super) scratch: &'w mut Scratch,
+    pub(super) allowance: &'w mut Allowance,
+    pub(super) offloads: &'w mut Offloads,
+    pub(super) discards: &'w mut [u64; Discard::COUNT],
+    pub(super) outside: &'w mut S,
+}
+
+#[derive(Debug)]
+struct Entry {
+    port: PortId,
+    via: Via,
+    tunnel: Arc<dyn Tunnel>,
+    counters: Arc<PortCounters>,
+}
+
+#[derive(Debug, Default)]
+struct Port {
+    exit: Option<Exit>,
+    counters: Arc<PortCounters>,
+}
+
+impl<F: Fabric> Tables<F> {
+    pub(super) fn new(fabric: F, gateways: Gateways) -> Self {
+        Self {
+            fabric,
+            gateways,
+            sockets: Vec::new(),
+            tunnels: HashMap::default(),
+            ports: HashMap::default(),
+            streams: HashMap::default(),
+            totals: Arc::default(),
+        }
+    }
+
+    pub(super) fn totals(&self) -> Arc<PortCounters> {
+        Arc::clone(&self.totals)
+    }
+
+    pub(super) fn apply(&mut self, op: Op) {
+        match op {
+            Op::DataPlane(op) => self.apply_data_plane(op),
+            Op::Fabric(op) => self.fabric.apply(&op),
+            Op::Count { port, counters } => {
+                self.ports.entry(port).or_default().counters = counters;
+            }
+            Op::Forget(port) => {
+                self.ports.remove(&port);
+            }
+            Op::AddSocket(id, kind) => {
+                let index = usize::from(id.0);
+                if self.sockets.len() <= index {
+                    self.sockets.resize(index + 1, None);
+                }
+                self.sockets[index] = Some(kind);
+            }
+            Op::RemoveSocket(id) => {
+                if let Some(kind) = self.sockets.get_mut(usize::from(id.0)) {
+                    *kind = None;
+                }
+            }
+            Op::AddStream(id, sink) => {
+                self.streams.insert(id, sink);
+            }
+            Op::RemoveStream(id) => {
+                self.streams.remove(&id);
+            }
+        }
+    }
+
+    fn apply_data_plane(&mut self, op: DataPlaneOp) {
+        match op {
+            DataPlaneOp::Install { key, port, via, tunnel } => {
+                let counters = Arc::clone(&self.ports.entry(port).or_default().counters);
+                self.tunnels.insert(key, Entry { port, via, tunnel, counters });
+            }
+            DataPlaneOp::SendVia { port, exit } => {
+                self.ports.entry(port).or_default().exit = Some(exit);
+            }
+            DataPlaneOp::Move { key, path } => {
+                if let Some(entry) = self.tunnels.get_mut(&key) {
+                    entry.via = Via::Path(path);
+                }
+            }
+            DataPlaneOp::Remove { key } => {
+                let removed = self.tunnels.remove(&key);
+                let port = removed.and_then(|entry| self.ports.get_mut(&entry.port));
+                if let Some(port) = port.filter(|port| port.exit == Some(Exit::Tunnel(key))) {
+                    port.exit = None;
+                }
+            }
+        }
+    }
+
+    /// Network to hub.
+    pub(super) fn inbound<'b>(
+        &self,
+        path: Path,
+        datagram: &'b mut [u8],
+        coalescer: &mut Coalescer<'b>,
+        seen_roaming: &mut ArrayVec<TunnelKey, MAX_ROAMED>,
+        sinks: &mut Sinks<'_, impl Surroundings>,
+    ) -> Result<(), Discard> {
+        let key = match self.class(path, datagram) {
+            Class::Tunnel(key) => key,
+            Class::Control => {
+                return sinks.outside.punt(Punt::Datagram { path, bytes: datagram });
+            }
+            Class::Nothing => return Err(Discard::Malformed),
+        };
+
+        let mut entry = self.entry(key)?;
+        let Via::Path(known) = entry.via else {
+            return Err(Discard::SpoofedSource); // an inner key in the clear would bypass the outer tunnel
+        };
+        let mut opened = entry.tunnel.open(datagram)?;
+        entry.counters.heard();
+        if !is_same(known, path) && !seen_roaming.contains(&key) && !seen_roaming.is_full() {
+            seen_roaming.push(key);
+            let notice = Punt::Notice { port: entry.port, notice: Notice::Roamed { key, path } };
+            let punted = sinks.outside.punt(notice);
+            sinks.note(punted);
+        }
+        if let Opened::Inner(inner_key, inner) = opened {
+            let outer = entry.port;
+            entry = self.entry(inner_key)?;
+            if entry.via != Via::Port(outer) {
+                return Err(Discard::SpoofedSource); // someone else's inner key in this peer's tunnel
+            }
+            opened = entry.tunnel.open(inner)?;
+            entry.counters.heard();
+        }
+
+        match opened {
+            Opened::Packet(packet) => self.forward(entry, packet, coalescer, sinks),
+            Opened::Control(bytes) => sinks.outside.punt(Punt::Control { port: entry.port, bytes }),
+            Opened::Inner(..) => Err(Discard::Malformed), // no protocol nests twice
+            Opened::KeepAlive => Ok(()),
+        }
+    }
+
+    fn class(&self, path: Path, datagram: &[u8]) -> Class {
+        let Carrier::Udp(socket) = path.carrier else { return Class::Nothing };
+        match self.sockets.get(usize::from(socket.0)) {
+            Some(Some(kind)) => classify(*kind, &path, datagram),
+            Some(None) | None => Class::Nothing,
+        }
+    }
+
+    /// Hub to wherever the verdict says, for a packet that came out of `entry`'s tunnel.
+    fn forward<'b>(
+        &self,
+        entry: &Entry,
+        packet: &'b mut [u8],
+        coalescer: &mut Coalescer<'b>,
+        sinks: &mut Sinks<'_, impl Surroundings>,
+    ) -> Result<(), Discard> {
+        let head = Head::parse(packet).map_err(|_| Discard::Malformed)?;
+        let packet = &mut packet[..head.total_len];
+        let from = entry.port;
+        let verdict = self.fabric.forward(from, &packet_head(&head, packet.len()));
+        let to = match verdict {
+            Verdict::Host => HOST_PORT,
+            Verdict::Port(to) => to,
+            Verdict::Discard(discard) => return Err(discard),
+        };
+        entry.counters.received(1, packet.len() as u64);
+        self.totals.received(1, packet.len() as u64);
+
+        if to == HOST_PORT {
+            if ip::is_syn(packet, &head) {
+                ip::clamp_mss(packet, &head, self.fabric.mtu(from));
+            }
+            return coalescer.push(packet, &head, sinks.outside, sinks.offloads);
+        }
+
+        if ip::decrement_ttl(packet, &head).is_none() {
+            self.complain(from, Complaint::TimeExceeded, packet, &head, sinks);
+            return Err(Discard::TimeExceeded);
+        }
+        let mtu = self.fabric.mtu(to);
+        if ip::is_syn(packet, &head) {
+            ip::clamp_mss(packet, &head, mtu.min(self.fabric.mtu(from)));
+        }
+        if packet.len() > usize::from(mtu) {
+            return self.send_too_big(from, to, mtu, packet, &head, sinks);
+        }
+        self.send(to, ContentKind::Packet, packet, sinks)
+    }
+
+    /// Host to hub.
+    pub(super) fn outbound(
+        &self,
+        mut packet: SuperPacket<'_>,
+        sinks: &mut Sinks<'_, impl Surroundings>,
+    ) -> Result<(), Discard> {
+        let head = *packet.head();
+        let largest = packet.len_of(0);
+        let to = match self.fabric.forward(HOST_PORT, &packet_head(&head, largest)) {
+            Verdict::Port(to) => to,
+            Verdict::Host => return Err(Discard::NoRoute), // where it came from
+            Verdict::Discard(discard) => return Err(discard),
+        };
+        let mtu = self.fabric.mtu(to);
+        packet.clamp_mss(mtu);
+
+        let port = self.ports.get(&to).ok_or(Discard::NoTunnel)?;
+        if largest <= usize::from(mtu)
+            && let Some(Exit::Tunnel(key)) = port.exit
+            && let Entry { via: Via::Path(path), tunnel, .. } = self.own_entry(key, to)?
+        {
+            return self.seal_all(&packet, &**tunnel, *path, &port.counters, sinks);
+        }
+        self.send_one_by_one(&packet, to, mtu, sinks)
+    }
+
+    /// The straight way: every packet is copied once, to where it is sealed.
+    fn seal_all(
+        &self,
+        packet: &SuperPacket<'_>,
+        tunnel: &dyn Tunnel,
+        path: Path,
+        counters: &PortCounters,
+        sinks: &mut Sinks<'_, impl Surroundings>,
+    ) -> Result<(), Discard> {
+        let count = packet.count();
+        for index in 0..count {
+            let len = packet.len_of(index);
+            sinks.seal(tunnel, ContentKind::Packet, len, path, |out| packet.write(index, out))?;
+        }
+        counters.sent(count as u64, packet.total() as u64);
+        self.totals.sent(count as u64, packet.total() as u64);
+        Ok(())
+    }
+
+    /// The way through scratch memory, for nested tunnels, streams and packets that do not fit.
+    fn send_one_by_one(
+        &self,
+        packet: &SuperPacket<'_>,
+        to: PortId,
+        mtu: u16,
+        sinks: &mut Sinks<'_, impl Surroundings>,
+    ) -> Result<(), Discard> {
+        let mut room = std::mem::take(&mut sinks.scratch.packet);
+        let sent = (0..packet.count()).try_for_each(|index| {
+            let one = &mut room[..packet.len_of(index)];
+            packet.write(index, one);
+            if one.len() <= usize::from(mtu) {
+                return self.send(to, ContentKind::Packet, one, sinks);
+            }
+            let head = Head::parse(one).map_err(|_| Discard::Malformed)?;
+            self.send_too_big(HOST_PORT, to, mtu, one, &head, sinks)
+        });
+        sinks.scratch.packet = room;
+        sent
+    }
+
+    /// Sends a packet that is larger than the way on: in fragments, or not at all and says so.
+    fn send_too_big(
+        &self,
+        from: PortId,
+        to: PortId,
+        mtu: u16,
+        packet: &[u8],
+        head: &Head,
+        sinks: &mut Sinks<'_, impl Surroundings>,
+    ) -> Result<(), Discard> {
+        let Some(fragments) = Fragments::new(packet, head, mtu.into()) else {
+            self.complain(from, Complaint::TooBig { mtu }, packet, head, sinks);
+            return Err(Discard::TooBig);
+        };
+        // A fragment is never larger than what nearly every link carries, so the stack has room.
+        let mut room = [0; MAX_FRAGMENT];
+        (0..fragments.count()).try_for_each(|index| {
+            let out = room.get_mut(..fragments.len_of(index)).ok_or(Discard::TooBig)?;
+            fragments.write(index, out);
+            self.send(to, ContentKind::Packet, out, sinks)
+        })
+    }
+
+    /// Tells the source of a packet what is wrong with it, if that is allowed and not too often.
+    fn complain(
+        &self,
+        to: PortId,
+        complaint: Complaint,
+        packet: &[u8],
+        head: &Head,
+        sinks: &mut Sinks<'_, impl Surroundings>,
+    ) {
+        let mut room = [0; MAX_ERROR];
+        let Some(len) = self.gateways.complain(complaint, packet, head, &mut room) else {
+            return;
+        };
+        if sinks.allowance.take(sinks.now).is_none() {
+            return;
+        }
+        let error = &room[..len];
+        let sent = if to == HOST_PORT {
+            write_plain(error, sinks.outside)
+        } else {
+            self.send(to, ContentKind::Packet, error, sinks)
+        };
+        sinks.note(sent);
+    }
+
+    /// Out through whatever the port sends with.
+    pub(super) fn send(
+        &self,
+        port: PortId,
+        kind: ContentKind,
+        content: &[u8],
+        sinks: &mut Sinks<'_, impl Surroundings>,
+    ) -> Result<(), Discard> {
+        let to = self.ports.get(&port).ok_or(Discard::NoTunnel)?;
+        match to.exit.ok_or(Discard::NoTunnel)? {
+            Exit::Stream(stream) => {
+                self.streams.get(&stream).ok_or(Discard::NoTunnel)?.push(content)?;
+            }
+            Exit::Tunnel(key) => {
+                let entry = self.own_entry(key, port)?;
+                match entry.via {
+                    Via::Path(path) => {
+                        sinks.seal_copy(&*entry.tunnel, kind, content, path)?;
+                    }
+                    Via::Port(outer) => self.send_nested(entry, outer, kind, content, sinks)?,
+                }
+            }
+        }
+        if kind == ContentKind::Packet {
+            to.counters.sent(1, content.len() as u64);
+            self.totals.sent(1, content.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// One tunnel inside another; no protocol nests twice.
+    fn send_nested(
+        &self,
+        inner: &Entry,
+        outer: PortId,
+        kind: ContentKind,
+        content: &[u8],
+        sinks: &mut Sinks<'_, impl Surroundings>,
+    ) -> Result<(), Discard> {
+        let Some(Exit::Tunnel(key)) = self.ports.get(&outer).and_then(|port| port.exit) else {
+            return Err(Discard::NoTunnel);
+        };
+        let Entry { via: Via::Path(path), tunnel, .. } = self.own_entry(key, outer)? else {
+            return Err(Discard::NoTunnel);
+        };
+
+        let frame = inner.tunnel.frame(content.len());
+        let mut room = std::mem::take(&mut sinks.scratch.inner);
+        let sent = match room.get_mut(..frame.head + content.len() + frame.tail) {
+            Some(out) => {
+                out[frame.head..frame.head + content.len()].copy_from_slice(content);
+                let sealed = inner.tunnel.seal(kind, content.len(), out);
+                sealed.and_then(|()| sinks.seal_copy(&**tunnel, ContentKind::Inner, out, *path))
+            }
+            None => Err(Discard::TooBig),
+        };
+        sinks.scratch.inner = room;
+        sent
+    }
+
+    fn entry(&self, key: TunnelKey) -> Result<&Entry, Discard> {
+        self.tunnels.get(&key).ok_or(Discard::NoTunnel)
+    }
+
+    /// What `port` sends with: a key that was given to another port since is not it.
+    fn own_entry(&self, key: TunnelKey, port: PortId) -> Result<&Entry, Discard> {
+        self.entry(key).ok().filter(|entry| entry.port == port).ok_or(Discard::NoTunnel)
+    }
+}
+
+impl<S: Surroundings> Sinks<'_, S> {
+    pub(super) fn note(&mut self, result: Result<(), Discard>) {
+        if let Err(discard) = result {
+            self.discards[discard as usize] += 1;
+        }
+    }
+
+    fn seal(
+        &mut self,
+        tunnel: &dyn Tunnel,
+        kind: ContentKind,
+        len: usize,
+        path: Path,
+        write: impl FnOnce(&mut [u8]),
+    ) -> Result<(), Discard> {
+        if self.egress.is_full() {
+            let discards = &mut *self.discards;
+            self.egress.flush(self.outside, |why| discards[why as usize] += 1);
+        }
+        encapsulate(tunnel, kind, len, path, self.egress, write)
+    }
+
+    fn seal_copy(
+        &mut self,
+        tunnel: &dyn Tunnel,
+        kind: ContentKind,
+        content: &[u8],
+        path: Path,
+    ) -> Result<(), Discard> {
+        let len = content.len();
+        self.seal(tunnel, kind, len, path, |out| out.copy_from_slice(content))
+    }
+}
+
+/// Whether the peer is where it was; a tunnel that does not care for our own address fits any.
+fn is_same(known: Path, seen: Path) -> bool {
+    known.remote == seen.remote
+        && known.carrier == seen.carrier
+        && (known.local.is_none() || known.local == seen.local)
+}
+
+fn packet_head(head: &Head, len: usize) -> PacketHead {
+    PacketHead {
+        source: head.source,
+        destination: head.destination,
+        protocol: head.protocol,
+        // No IP packet is longer than 65,535 bytes.
+        len: len as u16,
+    }
+}

@@ -1,0 +1,292 @@
+//! The client role: what a server's lease makes of the host.
+
+use std::net::IpAddr;
+
+use contract::{DnsSettings, Lease};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::change::{Change, Ledger};
+use crate::dns::{self, LinkDns, ResolvConf};
+use crate::error::HostError;
+use crate::journal::Journal;
+use crate::nft::{self, Ruleset};
+use crate::route::{Choice, Link, MAIN, Route, Routing, Rule, Way};
+use crate::server::{find, has_ipv6, ready};
+use crate::sysctl::Setting;
+
+/// Together everything, each more specific than a default route.
+const HALVES4: [&str; 2] = ["0.0.0.0/1", "128.0.0.0/1"];
+/// The same for IPv6; more specific than `2000::/3`, which some hosts have as default route.
+const HALVES6: [&str; 4] = ["::/3", "2000::/4", "3000::/4", "fc00::/7"];
+/// Rules that come before the main table's (32766) and leave room on both sides.
+const FIRST_PRIORITY: u32 = 10_000;
+/// How many tunnels have priorities of their own.
+const PRIORITIES: u32 = 0x1000;
+
+/// What the host has to be for a client.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ClientPlan {
+    /// The TUN device, which exists.
+    pub tun: String,
+    /// What the server gave.
+    pub lease: Lease,
+    /// Every address that the tunnel's own datagrams may go to.
+    pub servers: Vec<IpAddr>,
+    /// The mark that the tunnel's sockets set (`SO_MARK`), if they can; see [`mark_for`].
+    pub mark: Option<u32>,
+    /// Whether the host resolves names as the lease says.
+    pub set_dns: bool,
+}
+
+/// A host set up for a client.
+///
+/// Dropping it changes nothing: what is not [undone](Self::undo) stays in the journal, and is
+/// undone by [`Journal::repair`].
+#[derive(Debug)]
+#[must_use = "the host stays changed until `undo`"]
+pub struct ClientHost {
+    ledger: Ledger,
+    journal: Journal,
+    plan: ClientPlan,
+    link: Link,
+    mark: Option<u32>,
+}
+
+/// The mark, and the number of the routing table, of the tunnel whose interface has this index.
+#[must_use]
+pub fn mark_for(tun_index: u32) -> u32 {
+    // High bits that tell whose it is, low ones that tell tunnels apart.
+    0x5741_0000 | tun_index & 0xffff
+}
+
+impl ClientHost {
+    /// Turns the device on, then sets addresses, routes and name resolution.
+    ///
+    /// With `redirect4` or `redirect6`, the tunnel's own datagrams keep to the way they had:
+    /// where the kernel has policy rules and the plan a mark, by that mark; else by a host route
+    /// to each server.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the kernel refuses something; the host is then as it was.
+    pub fn apply(journal: &Journal, plan: ClientPlan) -> Result<Self, HostError> {
+        let mut routing = Routing::open().map_err(HostError::kernel("open rtnetlink"))?;
+        let link = find(&mut routing, &plan.tun)?;
+        let mark = plan.mark.filter(|_| {
+            routing.has_rules(false).is_ok() && (!has_ipv6() || routing.has_rules(true).is_ok())
+        });
+        let mut host =
+            Self { ledger: Ledger::new(journal), journal: journal.clone(), plan, link, mark };
+        let want = host.want(&mut routing)?;
+        host.ledger = host.ledger.apply(&want)?;
+        Ok(host)
+    }
+
+    /// Changes what differs from the lease in force; for a reconnect.
+    ///
+    /// # Errors
+    ///
+    /// As [`apply`](Self::apply); the former lease stays in force.
+    pub fn update(&mut self, lease: Lease, servers: Vec<IpAddr>) -> Result<(), HostError> {
+        let fresh = ClientPlan { lease, servers, ..self.plan.clone() };
+        let former = std::mem::replace(&mut self.plan, fresh);
+        let updated = Routing::open()
+            .map_err(HostError::kernel("open rtnetlink"))
+            .and_then(|mut routing| self.want(&mut routing))
+            .and_then(|want| self.ledger.update(&want));
+        updated.inspect_err(|_| self.plan = former)
+    }
+
+    /// The mark that keeps the tunnel's own datagrams out of the tunnel: its sockets must set it.
+    /// `None` if host routes do so instead.
+    #[must_use]
+    pub fn mark(&self) -> Option<u32> {
+        self.mark
+    }
+
+    /// Leaves the host as it was found. Goes on past errors; returns what could not be undone,
+    /// one line each.
+    #[must_use = "these lines are for the operator"]
+    pub fn undo(self) -> Vec<String> {
+        self.ledger.undo()
+    }
+
+    /// Readies the device, and lists the changes that the plan takes.
+    fn want(&self, routing: &mut Routing) -> Result<Vec<Change>, HostError> {
+        let lease = &self.plan.lease;
+        let addresses = self.addresses()?;
+        let has = |ipv6| addresses.iter().any(|address| address.addr().is_ipv6() == ipv6);
+        let redirected: Vec<bool> = [(false, lease.redirect4), (true, lease.redirect6)]
+            .into_iter()
+            .filter(|&(ipv6, redirect)| redirect && has(ipv6))
+            .map(|(ipv6, _)| ipv6)
+            .collect();
+        ready(routing, &self.link, lease.mtu, has(true))?;
+
+        let mut want: Vec<_> = addresses
+            .iter()
+            .map(|&address| Change::Address { link: self.link.clone(), address })
+            .collect();
+        if let (Some(mark), false) = (self.mark, redirected.is_empty()) {
+            want.extend(self.marking(mark, &redirected, &addresses));
+        }
+        want.extend(self.detours(routing, &addresses, &redirected)?);
+        want.extend(
+            lease
+                .routes
+                .iter()
+                .filter(|route| has(route.addr().is_ipv6()))
+                .map(|&route| self.through_tunnel(route, MAIN)),
+        );
+        for &ipv6 in &redirected {
+            want.extend(self.redirection(ipv6));
+        }
+        if self.plan.set_dns && lease.dns != DnsSettings::default() {
+            want.push(self.resolvers(!redirected.is_empty())?);
+        }
+        Ok(want)
+    }
+
+    fn addresses(&self) -> Result<Vec<IpNet>, HostError> {
+        let lease = &self.plan.lease;
+        let invalid = |_| {
+            let cause = std::io::ErrorKind::InvalidData.into();
+            HostError::Kernel { what: "use the prefix length that the server gave".into(), cause }
+        };
+        let mut addresses = Vec::new();
+        if let Some((address, prefix_len)) = lease.ipv4 {
+            addresses.push(Ipv4Net::new(address, prefix_len).map_err(invalid)?.into());
+        }
+        match lease.ipv6 {
+            Some((address, prefix_len)) if has_ipv6() => {
+                addresses.push(Ipv6Net::new(address, prefix_len).map_err(invalid)?.into());
+            }
+            Some(_) => tracing::warn!("this kernel has no IPv6: the server's IPv6 is left out"),
+            None => {}
+        }
+        Ok(addresses)
+    }
+
+    /// What lets answers to marked datagrams pass a strict reverse path filter.
+    fn marking(&self, mark: u32, redirected: &[bool], addresses: &[IpNet]) -> Vec<Change> {
+        let mut changes = Vec::new();
+        match nft::tables() {
+            Ok(_) => changes.push(Change::Table {
+                name: format!("warren-client-{}", self.link.name),
+                ruleset: Ruleset::Client {
+                    tun: self.link.name.clone(),
+                    mark,
+                    addresses: addresses.iter().map(IpNet::addr).collect(),
+                },
+            }),
+            Err(error) => tracing::warn!(
+                "nf_tables does not work here ({error}): a strict reverse path filter \
+                 (net.ipv4.conf.*.rp_filter = 1) would drop the server's answers"
+            ),
+        }
+        if redirected.contains(&false) {
+            changes.push(Change::Hold {
+                setting: Setting::ValidMark,
+                place: self.journal.place().clone(),
+                state: self.journal.state().to_path_buf(),
+            });
+        }
+        changes
+    }
+
+    /// Routes that keep to the way the host had: to what the lease excludes, and to servers that
+    /// would otherwise be reached through the tunnel that leads to them.
+    fn detours(
+        &self,
+        routing: &mut Routing,
+        addresses: &[IpNet],
+        redirected: &[bool],
+    ) -> Result<Vec<Change>, HostError> {
+        let lease = &self.plan.lease;
+        let through_tunnel = |net: &IpNet| {
+            let networks = addresses.iter().map(IpNet::trunc).chain(lease.routes.iter().copied());
+            networks.into_iter().any(|route| route.contains(net) || net.contains(&route))
+        };
+        let servers = self.plan.servers.iter().map(|&server| IpNet::from(server)).filter(|net| {
+            let by_mark = self.mark.is_some();
+            through_tunnel(net) || (redirected.contains(&net.addr().is_ipv6()) && !by_mark)
+        });
+        let excluded = lease
+            .excluded
+            .iter()
+            .map(IpNet::trunc)
+            .filter(|net| through_tunnel(net) || redirected.contains(&net.addr().is_ipv6()));
+
+        let links = routing.links().map_err(HostError::kernel("list interfaces"))?;
+        let mut detours: Vec<Change> = Vec::new();
+        for destination in servers.chain(excluded) {
+            let Some(way) = self.way(routing, destination.addr())? else {
+                continue;
+            };
+            let Some(link) = links.iter().find(|link| link.index == way.link) else {
+                continue;
+            };
+            let route =
+                Route { destination, link: way.link, via: way.via, table: MAIN, metric: None };
+            let detour = Change::Route { link: link.clone(), route };
+            if !detours.contains(&detour) {
+                detours.push(detour);
+            }
+        }
+        Ok(detours)
+    }
+
+    /// The way out that does not lead through the tunnel.
+    fn way(&self, routing: &mut Routing, to: IpAddr) -> Result<Option<Way>, HostError> {
+        let way = if self.ledger.made().is_empty() {
+            routing.way_to(to, self.mark)
+        } else {
+            routing.way_around(self.link.index, to)
+        };
+        let way = way.map_err(HostError::kernel(format!("look up the way to {to}")))?;
+        Ok(way.filter(|way| way.link != self.link.index))
+    }
+
+    fn through_tunnel(&self, destination: IpNet, table: u32) -> Change {
+        let route = Route { destination, link: self.link.index, via: None, table, metric: None };
+        Change::Route { link: self.link.clone(), route }
+    }
+
+    /// Everything of one family into the tunnel.
+    fn redirection(&self, ipv6: bool) -> Vec<Change> {
+        let net = |text: &str| text.parse::<IpNet>().expect("constants of this file are networks");
+        let Some(mark) = self.mark else {
+            let halves: &[_] = if ipv6 { &HALVES6 } else { &HALVES4 };
+            return halves.iter().map(|half| self.through_tunnel(net(half), MAIN)).collect();
+        };
+        let everything = net(if ipv6 { "::/0" } else { "0.0.0.0/0" });
+        let priority = FIRST_PRIORITY + mark % PRIORITIES * 2;
+        // What the host has routes of its own for (its LAN) stays there; only what would take
+        // the default route goes on to the second rule.
+        vec![
+            self.through_tunnel(everything, mark),
+            Change::Rule(Rule { ipv6, priority, choice: Choice::MainWithoutDefault }),
+            Change::Rule(Rule {
+                ipv6,
+                priority: priority + 1,
+                choice: Choice::Unmarked { mark, table: mark },
+            }),
+        ]
+    }
+
+    fn resolvers(&self, exclusive: bool) -> Result<Change, HostError> {
+        let settings = &self.plan.lease.dns;
+        if dns::resolvectl().is_some() {
+            let dns = LinkDns::new(&self.link.name, settings, exclusive);
+            return Ok(Change::LinkDns { link: self.link.clone(), dns });
+        }
+        let present = self.ledger.made().iter().find_map(|change| match change {
+            Change::ResolvConf(file) => Some(file.with(settings)),
+            _ => None,
+        });
+        present.map_or_else(|| ResolvConf::plan(settings), Ok).map(Change::ResolvConf)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,304 @@
+use super::*;
+use crate::testing::{Lab, attempt, echo_requests, set_sysctl, sh, sysctl};
+
+/// A gateway that the server (198.51.100.9, fd00:51::9) and everything else is behind, a LAN, and
+/// a tunnel device whose other end has the server's inner address.
+fn world(lab: &Lab) -> u32 {
+    lab.neighbour(
+        "gate",
+        "wan0",
+        &["192.0.2.10/24", "fd00:2::10/64"],
+        &["192.0.2.1/24", "fd00:2::1/64"],
+    );
+    sh("ip -n gate addr add 198.51.100.9/32 dev lo");
+    sh("ip -n gate addr add fd00:51::9/128 dev lo");
+    sh("ip route add default via 192.0.2.1");
+    sh("ip -6 route add default via fd00:2::1");
+    lab.neighbour("inside", "warren0", &[], &["10.8.0.1/24", "fd00:8::1/64"]);
+    sh("ip -n inside addr add 203.0.113.5/32 dev lo");
+    nix::net::if_::if_nametoindex("warren0").unwrap()
+}
+
+fn lease() -> Lease {
+    Lease {
+        ipv4: Some(("10.8.0.2".parse().unwrap(), 24)),
+        ipv6: Some(("fd00:8::2".parse().unwrap(), 64)),
+        routes: vec!["172.16.0.0/12".parse().unwrap(), "fd00:16::/48".parse().unwrap()],
+        mtu: 1380,
+        ..Lease::default()
+    }
+}
+
+fn redirecting() -> Lease {
+    Lease {
+        redirect4: true,
+        redirect6: true,
+        excluded: vec!["203.0.113.128/25".parse().unwrap()],
+        ..lease()
+    }
+}
+
+fn plan(lease: Lease, mark: Option<u32>) -> ClientPlan {
+    ClientPlan {
+        tun: "warren0".into(),
+        lease,
+        servers: vec!["198.51.100.9".parse().unwrap(), "fd00:51::9".parse().unwrap()],
+        mark,
+        set_dns: false,
+    }
+}
+
+/// Where a packet leaves, as "device" or "device via gateway".
+fn way(to: &str, mark: Option<u32>) -> String {
+    let mark = mark.map(|mark| format!(" mark {mark}")).unwrap_or_default();
+    let line = sh(&format!("ip route get {to}{mark}"));
+    let words: Vec<_> = line.split_whitespace().collect();
+    let after = |name| words.iter().position(|word| *word == name).map(|at| words[at + 1]);
+    match after("via") {
+        Some(via) => format!("{} via {via}", after("dev").unwrap()),
+        None => after("dev").unwrap().to_owned(),
+    }
+}
+
+#[test]
+fn routes_of_the_lease_lead_into_the_tunnel_and_nothing_else_does() {
+    Lab::run(|lab| {
+        world(&lab);
+        let before = lab.snapshot();
+
+        let host = ClientHost::apply(&lab.journal(), plan(lease(), None)).unwrap();
+
+        assert_eq!(way("172.16.3.4", None), "warren0");
+        assert_eq!(way("fd00:16::1", None), "warren0");
+        assert_eq!(way("10.8.0.1", None), "warren0");
+        assert_eq!(way("8.8.8.8", None), "wan0 via 192.0.2.1");
+        assert!(sh("ip link show dev warren0").contains("mtu 1380"));
+        assert_eq!(host.undo(), Vec::<String>::new());
+        lab.snapshot().assert_same(&before);
+    });
+}
+
+#[test]
+fn with_a_mark_everything_but_the_tunnels_own_datagrams_goes_into_the_tunnel() {
+    Lab::run(|lab| {
+        let mark = mark_for(world(&lab));
+        let before = lab.snapshot();
+
+        let host = ClientHost::apply(&lab.journal(), plan(redirecting(), Some(mark))).unwrap();
+
+        assert_eq!(host.mark(), Some(mark));
+        assert_eq!(way("8.8.8.8", None), "warren0");
+        assert_eq!(way("2001:db8::1", None), "warren0");
+        assert_eq!(way("198.51.100.9", None), "warren0");
+        assert_eq!(way("198.51.100.9", Some(mark)), "wan0 via 192.0.2.1");
+        assert_eq!(way("fd00:51::9", Some(mark)), "wan0 via fd00:2::1");
+        assert_eq!(way("192.0.2.77", None), "wan0", "the LAN stays reachable");
+        assert_eq!(way("203.0.113.200", None), "wan0 via 192.0.2.1", "excluded");
+        assert_eq!(sysctl("net/ipv4/conf/all/src_valid_mark"), "1");
+        assert_eq!(host.undo(), Vec::<String>::new());
+        lab.snapshot().assert_same(&before);
+    });
+}
+
+#[test]
+fn without_a_mark_the_servers_keep_the_way_they_had() {
+    Lab::run(|lab| {
+        world(&lab);
+        let before = lab.snapshot();
+
+        let host = ClientHost::apply(&lab.journal(), plan(redirecting(), None)).unwrap();
+
+        assert_eq!(host.mark(), None);
+        assert_eq!(way("8.8.8.8", None), "warren0");
+        assert_eq!(way("200.1.1.1", None), "warren0");
+        assert_eq!(way("2001:db8::1", None), "warren0");
+        assert_eq!(way("198.51.100.9", None), "wan0 via 192.0.2.1");
+        assert_eq!(way("fd00:51::9", None), "wan0 via fd00:2::1");
+        assert_eq!(way("203.0.113.200", None), "wan0 via 192.0.2.1", "excluded");
+        assert!(!sh("ip rule").contains("fwmark"));
+        assert_eq!(host.undo(), Vec::<String>::new());
+        lab.snapshot().assert_same(&before);
+    });
+}
+
+#[test]
+fn redirecting_ipv4_leaves_ipv6_as_it_is() {
+    Lab::run(|lab| {
+        let mark = mark_for(world(&lab));
+        let lease = Lease { redirect4: true, ..lease() };
+
+        for mark in [Some(mark), None] {
+            let host = ClientHost::apply(&lab.journal(), plan(lease.clone(), mark)).unwrap();
+            assert_eq!(way("8.8.8.8", None), "warren0");
+            assert_eq!(way("2001:db8::1", None), "wan0 via fd00:2::1");
+            assert_eq!(host.undo(), Vec::<String>::new());
+        }
+    });
+}
+
+#[test]
+fn a_server_inside_a_route_of_its_own_lease_is_not_reached_through_it() {
+    Lab::run(|lab| {
+        let mark = mark_for(world(&lab));
+        let lease = Lease { routes: vec!["198.51.0.0/16".parse().unwrap()], ..lease() };
+
+        for mark in [Some(mark), None] {
+            let host = ClientHost::apply(&lab.journal(), plan(lease.clone(), mark)).unwrap();
+            assert_eq!(way("198.51.100.1", None), "warren0");
+            assert_eq!(way("198.51.100.9", mark), "wan0 via 192.0.2.1");
+            assert_eq!(host.undo(), Vec::<String>::new());
+        }
+    });
+}
+
+#[test]
+fn a_strict_reverse_path_filter_lets_the_servers_answers_in() {
+    Lab::run(|lab| {
+        let mark = mark_for(world(&lab));
+        for link in ["all", "wan0", "warren0"] {
+            set_sysctl(&format!("net/ipv4/conf/{link}/rp_filter"), "1");
+        }
+        let ping = |mark: u32| attempt(&format!("ping -n -c 1 -W 1 -m {mark} 198.51.100.9")).0;
+
+        let host = ClientHost::apply(&lab.journal(), plan(redirecting(), Some(mark))).unwrap();
+
+        assert!(ping(mark));
+        assert!(!ping(mark + 1), "unmarked, it went into the tunnel");
+        sh("nft delete table inet warren-client-warren0");
+        assert!(!ping(mark), "the table is what lets it in");
+        drop(host);
+    });
+}
+
+#[test]
+fn nobody_outside_the_tunnel_speaks_to_its_addresses() {
+    Lab::run(|lab| {
+        let mark = mark_for(world(&lab));
+        sh("ip -n gate route add 10.8.0.2/32 via 192.0.2.10");
+        let host = ClientHost::apply(&lab.journal(), plan(redirecting(), Some(mark))).unwrap();
+
+        let arrives = |ping: &str| {
+            let before = echo_requests();
+            attempt(ping);
+            echo_requests() > before
+        };
+        let from_gate = "ip netns exec gate ping -n -c 1 -W 1 10.8.0.2";
+
+        assert!(arrives("ip netns exec inside ping -n -c 1 -W 1 10.8.0.2"));
+        assert!(arrives("ping -n -c 1 -W 1 10.8.0.2"), "the host speaks to itself");
+        assert!(!arrives(from_gate));
+        sh("nft delete table inet warren-client-warren0");
+        assert!(arrives(from_gate), "the table is what keeps it out");
+        drop(host);
+    });
+}
+
+#[test]
+fn a_reconnect_changes_only_what_differs() {
+    Lab::run(|lab| {
+        let mark = mark_for(world(&lab));
+        let before = lab.snapshot();
+        for mark in [Some(mark), None] {
+            let mut host = ClientHost::apply(&lab.journal(), plan(redirecting(), mark)).unwrap();
+            let first = lab.snapshot();
+            let servers = plan(lease(), None).servers;
+
+            host.update(redirecting(), servers.clone()).unwrap();
+            lab.snapshot().assert_same(&first);
+
+            let other = Lease {
+                ipv4: Some(("10.8.0.7".parse().unwrap(), 24)),
+                routes: vec!["172.31.0.0/16".parse().unwrap()],
+                excluded: vec!["9.9.9.0/24".parse().unwrap()],
+                redirect6: false,
+                ..redirecting()
+            };
+            host.update(other, vec!["198.51.100.10".parse().unwrap()]).unwrap();
+            assert_eq!(way("8.8.8.8", None), "warren0");
+            assert_eq!(way("9.9.9.9", None), "wan0 via 192.0.2.1");
+            assert_eq!(way("203.0.113.200", None), "warren0");
+            assert_eq!(way("2001:db8::1", None), "wan0 via fd00:2::1");
+            assert_eq!(way("198.51.100.10", mark), "wan0 via 192.0.2.1");
+            let addresses = sh("ip addr show dev warren0");
+            assert!(addresses.contains("10.8.0.7/24"), "{addresses}");
+            assert!(!addresses.contains("10.8.0.2/24"), "{addresses}");
+
+            assert_eq!(host.undo(), Vec::<String>::new());
+            lab.snapshot().assert_same(&before);
+        }
+    });
+}
+
+#[test]
+fn another_lease_brings_other_resolvers_and_the_end_the_first_ones() {
+    Lab::run(|lab| {
+        world(&lab);
+        sh("mount -t tmpfs tmpfs /etc");
+        let text = || std::fs::read_to_string("/etc/resolv.conf").unwrap();
+        std::fs::write("/etc/resolv.conf", "nameserver 192.0.2.53\n").unwrap();
+        let resolved_by = |server: &str| {
+            let servers = vec![server.parse().unwrap()];
+            Lease { dns: DnsSettings { servers, search: Vec::new() }, ..lease() }
+        };
+        let plan = ClientPlan { set_dns: true, ..plan(resolved_by("10.8.0.1"), None) };
+
+        let mut host = ClientHost::apply(&lab.journal(), plan.clone()).unwrap();
+        assert!(text().contains("nameserver 10.8.0.1\n"), "{}", text());
+        host.update(resolved_by("10.8.0.3"), plan.servers).unwrap();
+        assert!(text().contains("nameserver 10.8.0.3\n"), "{}", text());
+
+        assert_eq!(host.undo(), Vec::<String>::new());
+        assert_eq!(text(), "nameserver 192.0.2.53\n");
+    });
+}
+
+#[test]
+fn after_a_move_to_another_network_the_servers_are_reached_through_it() {
+    Lab::run(|lab| {
+        world(&lab);
+        let mut host = ClientHost::apply(&lab.journal(), plan(redirecting(), None)).unwrap();
+        lab.neighbour("cafe", "wifi0", &["100.64.0.10/24"], &["100.64.0.1/24"]);
+        sh("ip route del default via 192.0.2.1");
+        sh("ip route add default via 100.64.0.1");
+
+        host.update(redirecting(), plan(lease(), None).servers).unwrap();
+
+        assert_eq!(way("198.51.100.9", None), "wifi0 via 100.64.0.1");
+        assert_eq!(host.undo(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_route_that_the_host_has_already_stays_the_hosts() {
+    Lab::run(|lab| {
+        world(&lab);
+        sh("ip route add 172.16.0.0/12 via 192.0.2.1");
+        let before = lab.snapshot();
+
+        let host = ClientHost::apply(&lab.journal(), plan(lease(), None)).unwrap();
+        assert_eq!(way("172.16.3.4", None), "wan0 via 192.0.2.1");
+
+        assert_eq!(host.undo(), Vec::<String>::new());
+        lab.snapshot().assert_same(&before);
+    });
+}
+
+#[test]
+fn a_prefix_length_that_cannot_be_is_refused() {
+    Lab::run(|lab| {
+        world(&lab);
+        let before = lab.snapshot();
+        let lease = Lease { ipv4: Some(("10.8.0.2".parse().unwrap(), 33)), ..lease() };
+
+        let error = ClientHost::apply(&lab.journal(), plan(lease, None)).unwrap_err();
+
+        assert!(error.to_string().contains("prefix length"), "{error}");
+        lab.snapshot().assert_same(&before);
+    });
+}
+
+#[test]
+fn marks_tell_tunnels_apart() {
+    assert_ne!(mark_for(3), mark_for(4));
+    assert_ne!(mark_for(0), 0);
+}

@@ -1,0 +1,282 @@
+//! Name resolution for the client role: systemd-resolved where it runs, else `/etc/resolv.conf`.
+
+use std::fs;
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use contract::DnsSettings;
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::error::HostError;
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+const RESOLVED: &str = "/run/systemd/resolve";
+/// systemd's own limit for a call on the bus is 25 s; nobody waits that long for a name server.
+const RESOLVECTL_PATIENCE: Duration = Duration::from_secs(5);
+const RESOLVECTL_POLL: Duration = Duration::from_millis(10);
+/// glibc ignores the others (resolv.conf(5), `MAXNS`).
+const MAX_SERVERS: usize = 3;
+const HEADER: &str = "# Written by Warren while it is connected; the former content comes back.\n";
+
+/// Finds `resolvectl`, if systemd-resolved runs.
+pub(crate) fn resolvectl() -> Option<PathBuf> {
+    if !Path::new(RESOLVED).exists() {
+        return None;
+    }
+    ["/usr/bin/resolvectl", "/bin/resolvectl"].iter().map(PathBuf::from).find(|path| path.exists())
+}
+
+/// The domains that are host names, so that they can neither break the file nor pass for options.
+pub(crate) fn valid_domains(settings: &DnsSettings) -> Vec<String> {
+    let (valid, invalid): (Vec<_>, Vec<_>) =
+        settings.search.iter().cloned().partition(|domain| is_host_name(domain));
+    for domain in invalid {
+        tracing::warn!(?domain, "the server's search domain is not a host name; left out");
+    }
+    valid
+}
+
+/// RFC 1123, 2.1, and the underscore that names in use have.
+fn is_host_name(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    name.len() <= 253 && name.split('.').all(is_label)
+}
+
+/// What systemd-resolved is told about the tunnel's interface.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct LinkDns {
+    pub(crate) link: String,
+    pub(crate) servers: Vec<IpAddr>,
+    pub(crate) domains: Vec<String>,
+}
+
+impl LinkDns {
+    /// The settings of the interface; with `exclusive`, every name is resolved there.
+    pub(crate) fn new(link: &str, settings: &DnsSettings, exclusive: bool) -> Self {
+        let mut domains = valid_domains(settings);
+        if exclusive || domains.is_empty() {
+            domains.push("~.".to_owned());
+        }
+        Self { link: link.to_owned(), servers: settings.servers.clone(), domains }
+    }
+
+    /// Tells systemd-resolved; all or nothing.
+    pub(crate) fn make(&self) -> Result<(), HostError> {
+        let program = resolvectl().ok_or_else(|| HostError::Resolvectl("not found".to_owned()))?;
+        let mut servers = vec!["dns".to_owned(), self.link.clone()];
+        servers.extend(self.servers.iter().map(ToString::to_string));
+        let mut domains = vec!["domain".to_owned(), self.link.clone()];
+        domains.extend(self.domains.iter().cloned());
+        run(&program, &servers).and_then(|()| run(&program, &domains)).inspect_err(|_| {
+            // The first error is the one to report.
+            let _ = run(&program, &["revert".to_owned(), self.link.clone()]);
+        })
+    }
+
+    /// Makes systemd-resolved forget the interface's settings.
+    pub(crate) fn undo(&self) -> Result<(), HostError> {
+        match resolvectl() {
+            Some(program) => run(&program, &["revert".to_owned(), self.link.clone()]),
+            None => Ok(()),
+        }
+    }
+}
+
+fn run(program: &Path, arguments: &[String]) -> Result<(), HostError> {
+    let failed = |what: &dyn std::fmt::Display| {
+        HostError::Resolvectl(format!("`{}`: {what}", arguments.join(" ")))
+    };
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| failed(&error))?;
+    match wait(&mut child).map_err(|error| failed(&error))? {
+        status if status.success() => Ok(()),
+        status => Err(failed(&status)),
+    }
+}
+
+fn wait(child: &mut Child) -> io::Result<std::process::ExitStatus> {
+    let deadline = Instant::now() + RESOLVECTL_PATIENCE;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if Instant::now() >= deadline {
+            child.kill()?;
+            child.wait()?;
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        thread::sleep(RESOLVECTL_POLL);
+    }
+}
+
+/// `/etc/resolv.conf` as it was, and as we write it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct ResolvConf {
+    original: Original,
+    written: String,
+}
+
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+enum Original {
+    Missing,
+    Symlink { target: PathBuf },
+    File { content: Vec<u8>, mode: u32, uid: u32, gid: u32 },
+}
+
+/// What became of the file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Restored {
+    /// It is as it was found.
+    Yes,
+    /// It was so already.
+    NothingToDo,
+    /// Somebody else wrote it since, so it stays.
+    ChangedByOthers,
+}
+
+impl ResolvConf {
+    /// Looks at the file, and plans what to write instead.
+    pub(crate) fn plan(settings: &DnsSettings) -> Result<Self, HostError> {
+        let path = Path::new(RESOLV_CONF);
+        let original = Original::look(path).map_err(HostError::file(path, "read"))?;
+        let former = fs::read_to_string(path).unwrap_or_default();
+        Ok(Self { original, written: content(settings, &former) })
+    }
+
+    /// The same file with other content.
+    pub(crate) fn with(&self, settings: &DnsSettings) -> Self {
+        let former = match &self.original {
+            Original::File { content, .. } => String::from_utf8_lossy(content).into_owned(),
+            Original::Missing => String::new(),
+            Original::Symlink { target } => {
+                fs::read_to_string(Path::new("/etc").join(target)).unwrap_or_default()
+            }
+        };
+        Self { original: self.original.clone(), written: content(settings, &former) }
+    }
+
+    /// Writes the file; all or nothing.
+    pub(crate) fn make(&self) -> Result<(), HostError> {
+        let path = Path::new(RESOLV_CONF);
+        put(path, self.written.as_bytes(), None).map_err(HostError::file(path, "write"))
+    }
+
+    /// Puts back what was found, unless somebody else wrote the file since.
+    pub(crate) fn undo(&self) -> Result<Restored, HostError> {
+        let path = Path::new(RESOLV_CONF);
+        let present = Original::look(path).map_err(HostError::file(path, "read"))?;
+        if present == self.original {
+            return Ok(Restored::NothingToDo);
+        }
+        if !matches!(&present, Original::File { content, .. } if content == self.written.as_bytes())
+        {
+            return Ok(Restored::ChangedByOthers);
+        }
+        self.original.restore(path).map_err(HostError::file(path, "restore"))?;
+        Ok(Restored::Yes)
+    }
+}
+
+impl Original {
+    fn look(path: &Path) -> io::Result<Self> {
+        let metadata = match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::Missing),
+            metadata => metadata?,
+        };
+        if metadata.is_symlink() {
+            return Ok(Self::Symlink { target: fs::read_link(path)? });
+        }
+        Ok(Self::File {
+            content: fs::read(path)?,
+            mode: metadata.mode() & 0o7777,
+            uid: metadata.uid(),
+            gid: metadata.gid(),
+        })
+    }
+
+    fn restore(&self, path: &Path) -> io::Result<()> {
+        match self {
+            Self::Missing => fs::remove_file(path),
+            Self::Symlink { target } => {
+                let fresh = neighbour(path);
+                crate::place::remove_file(&fresh)?;
+                symlink(target, &fresh)?;
+                fs::rename(&fresh, path)
+            }
+            Self::File { content, mode, uid, gid } => put(path, content, Some((*mode, *uid, *gid))),
+        }
+    }
+}
+
+/// Replaces the file in one step; where it is a mount of its own (containers), in place.
+fn put(path: &Path, content: &[u8], owner: Option<(u32, u32, u32)>) -> io::Result<()> {
+    let (mode, uid, gid) = owner.unwrap_or((0o644, 0, 0));
+    let fresh = neighbour(path);
+    let mut file = fs::File::create(&fresh)?;
+    file.write_all(content)?;
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    chown(&fresh, Some(uid), Some(gid))?;
+    file.sync_all()?;
+    match fs::rename(&fresh, path) {
+        Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) => {
+            fs::remove_file(&fresh)?;
+            fs::write(path, content)
+        }
+        result => result,
+    }
+}
+
+fn neighbour(path: &Path) -> PathBuf {
+    path.with_file_name(".resolv.conf.warren")
+}
+
+/// Our file: the tunnel's resolvers and domains, and what else the former one said.
+fn content(settings: &DnsSettings, former: &str) -> String {
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let mut search = valid_domains(settings);
+    let mut servers: Vec<_> =
+        settings.servers.iter().map(|server| format!("nameserver {server}")).collect();
+    let mut options = Vec::new();
+    for line in former.lines() {
+        match words(line).first().map(String::as_str) {
+            Some("nameserver") if settings.servers.is_empty() => servers.push(line.to_owned()),
+            Some("search" | "domain") => {
+                let known = search.clone();
+                search.extend(words(line).into_iter().skip(1).filter(|it| !known.contains(it)));
+            }
+            Some("options" | "sortlist") => options.push(line.to_owned()),
+            _ => {}
+        }
+    }
+
+    let mut content = HEADER.to_owned();
+    servers.truncate(MAX_SERVERS);
+    if !search.is_empty() {
+        servers.push(format!("search {}", search.join(" ")));
+    }
+    for line in servers.iter().chain(&options) {
+        content.push_str(line);
+        content.push('\n');
+    }
+    content
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,339 @@
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use contract::{Discard, Fabric, FabricOp, HOST_PORT, PacketHead, Plug, PortId, Verdict};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use prefix_trie::PrefixMap;
+
+#[cfg(test)]
+mod tests;
+
+/// Strangers do not choose the addresses that are keys here, so a fast hash will do.
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// The fabric of a server: one network whose members reach each other and the host.
+///
+/// Members are looked up by exact address first, then, for the subnets behind them, by longest
+/// prefix.
+#[derive(Clone, Debug)]
+pub struct Switch {
+    ports: Map<PortId, Plug>,
+    exact4: Map<Ipv4Addr, PortId>,
+    exact6: Map<Ipv6Addr, PortId>,
+    behind4: PrefixMap<Ipv4Net, PortId>,
+    behind6: PrefixMap<Ipv6Net, PortId>,
+    settings: SwitchSettings,
+}
+
+/// What a [`Switch`] knows of its network.
+#[derive(Clone, Debug)]
+pub struct SwitchSettings {
+    /// The network's own ranges: what is in them and nobody's goes nowhere.
+    pub subnets: Vec<IpNet>,
+    /// The network's own addresses, which are the host's.
+    pub gateways: Vec<IpAddr>,
+    /// The largest IP packet that the host's side carries.
+    pub host_mtu: u16,
+    /// What may change while packets flow.
+    pub policy: Arc<SwitchPolicy>,
+}
+
+/// Decisions that every worker's copy of the switch shares; changed by one store, effective with
+/// the next packet.
+#[derive(Debug)]
+pub struct SwitchPolicy {
+    client_to_client: AtomicBool,
+}
+
+impl SwitchPolicy {
+    /// Says whether members may reach each other.
+    #[must_use]
+    pub fn new(client_to_client: bool) -> Self {
+        Self { client_to_client: client_to_client.into() }
+    }
+
+    /// Changes whether members may reach each other.
+    pub fn set_client_to_client(&self, allowed: bool) {
+        self.client_to_client.store(allowed, Ordering::Relaxed);
+    }
+
+    fn client_to_client(&self) -> bool {
+        self.client_to_client.load(Ordering::Relaxed)
+    }
+}
+
+impl Default for SwitchPolicy {
+    /// Members may reach each other.
+    fn default() -> Self {
+        Self::new(true)
+    }
+}
+
+impl Switch {
+    /// A switch with nothing plugged in.
+    #[must_use]
+    pub fn new(settings: SwitchSettings) -> Self {
+        Self {
+            ports: Map::default(),
+            exact4: Map::default(),
+            exact6: Map::default(),
+            behind4: PrefixMap::new(),
+            behind6: PrefixMap::new(),
+            settings,
+        }
+    }
+
+    /// Replaces what the switch knows of its network; what is plugged in stays.
+    pub fn reconfigure(&mut self, settings: SwitchSettings) {
+        self.settings = settings;
+    }
+
+    fn for_member(&self, from: PortId, packet: &PacketHead) -> Verdict {
+        // Every host tries these by itself (neighbour discovery, mDNS), so they are not an attack.
+        if is_group(packet.destination)
+            || self.is_broadcast(packet.destination)
+            || is_link_local(packet.destination)
+            || is_link_local(packet.source)
+        {
+            return Verdict::Discard(Discard::Multicast);
+        }
+        if self.owner(packet.source) != Some(from) {
+            return Verdict::Discard(Discard::SpoofedSource);
+        }
+        if self.settings.gateways.contains(&packet.destination) {
+            return Verdict::Host;
+        }
+        match self.owner(packet.destination) {
+            Some(to) if to == from => Verdict::Discard(Discard::NoRoute),
+            Some(_) if !self.settings.policy.client_to_client() => {
+                Verdict::Discard(Discard::FilteredByPolicy)
+            }
+            Some(to) => Verdict::Port(to),
+            None if self.is_ours(packet.destination) || is_only_local(packet.destination) => {
+                Verdict::Discard(Discard::NoRoute)
+            }
+            None => Verdict::Host,
+        }
+    }
+
+    fn for_host(&self, packet: &PacketHead) -> Verdict {
+        match self.owner(packet.destination) {
+            Some(to) => Verdict::Port(to),
+            None if is_group(packet.destination)
+                || self.is_broadcast(packet.destination)
+                || is_link_local(packet.destination) =>
+            {
+                Verdict::Discard(Discard::Multicast)
+            }
+            None => Verdict::Discard(Discard::NoRoute),
+        }
+    }
+
+    /// Whose address this is.
+    fn owner(&self, address: IpAddr) -> Option<PortId> {
+        match address {
+            IpAddr::V4(address) => self.exact4.get(&address).copied().or_else(|| {
+                let (_, port) = self.behind4.get_lpm(&Ipv4Net::from(address))?;
+                Some(*port)
+            }),
+            IpAddr::V6(address) => self.exact6.get(&address).copied().or_else(|| {
+                let (_, port) = self.behind6.get_lpm(&Ipv6Net::from(address))?;
+                Some(*port)
+            }),
+        }
+    }
+
+    fn is_ours(&self, address: IpAddr) -> bool {
+        self.settings.subnets.iter().any(|subnet| subnet.contains(&address))
+    }
+
+    fn is_broadcast(&self, address: IpAddr) -> bool {
+        self.settings.subnets.iter().any(|subnet| match (subnet, address) {
+            (IpNet::V4(subnet), IpAddr::V4(address)) => {
+                subnet.prefix_len() < 31 && subnet.broadcast() == address
+            }
+            _ => false,
+        })
+    }
+
+    fn plug(&mut self, plug: &Plug) {
+        self.unplug(plug.port);
+        for prefix in &plug.prefixes {
+            match *prefix {
+                IpNet::V4(net) if net.prefix_len() == net.max_prefix_len() => {
+                    self.exact4.insert(net.addr(), plug.port);
+                }
+                IpNet::V4(net) => {
+                    self.behind4.insert(net.trunc(), plug.port);
+                }
+                IpNet::V6(net) if net.prefix_len() == net.max_prefix_len() => {
+                    self.exact6.insert(net.addr(), plug.port);
+                }
+                IpNet::V6(net) => {
+                    self.behind6.insert(net.trunc(), plug.port);
+                }
+            }
+        }
+        self.ports.insert(plug.port, plug.clone());
+    }
+
+    fn unplug(&mut self, port: PortId) {
+        let Some(plug) = self.ports.remove(&port) else { return };
+        for prefix in plug.prefixes {
+            // An address that another port has taken over since stays with that port.
+            match prefix {
+                IpNet::V4(net) if net.prefix_len() == net.max_prefix_len() => {
+                    remove_if(&mut self.exact4, &net.addr(), port);
+                }
+                IpNet::V4(net) => {
+                    let net = net.trunc();
+                    if self.behind4.get(&net) == Some(&port) {
+                        self.behind4.remove(&net);
+                    }
+                }
+                IpNet::V6(net) if net.prefix_len() == net.max_prefix_len() => {
+                    remove_if(&mut self.exact6, &net.addr(), port);
+                }
+                IpNet::V6(net) => {
+                    let net = net.trunc();
+                    if self.behind6.get(&net) == Some(&port) {
+                        self.behind6.remove(&net);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Fabric for Switch {
+    fn forward(&self, from: PortId, packet: &PacketHead) -> Verdict {
+        if from == HOST_PORT { self.for_host(packet) } else { self.for_member(from, packet) }
+    }
+
+    fn mtu(&self, port: PortId) -> u16 {
+        self.ports.get(&port).map_or(self.settings.host_mtu, |plug| plug.mtu)
+    }
+
+    fn apply(&mut self, op: &FabricOp) {
+        match op {
+            FabricOp::Plug(plug) => self.plug(plug),
+            FabricOp::Unplug(port) => self.unplug(*port),
+        }
+    }
+}
+
+/// The fabric of a client: the host on one side, one tunnel on the other.
+///
+/// Whose addresses are behind the tunnel is the business of the host's routes, which are made from
+/// the same lease; so everything passes, both ways, but link-local chatter.
+#[derive(Clone, Debug)]
+pub struct Uplink {
+    tunnel: Option<(PortId, u16)>,
+    host_mtu: u16,
+}
+
+impl Uplink {
+    /// An uplink whose tunnel is not there yet.
+    #[must_use]
+    pub fn new(host_mtu: u16) -> Self {
+        Self { tunnel: None, host_mtu }
+    }
+}
+
+impl Fabric for Uplink {
+    fn forward(&self, from: PortId, packet: &PacketHead) -> Verdict {
+        if is_link_local(packet.source) || is_link_local(packet.destination) {
+            return Verdict::Discard(Discard::Multicast);
+        }
+        match self.tunnel {
+            Some((tunnel, _)) if from == HOST_PORT => Verdict::Port(tunnel),
+            Some((tunnel, _)) if from == tunnel => Verdict::Host,
+            // A tunnel that has been replaced may still have packets under way.
+            _ => Verdict::Discard(Discard::NoRoute),
+        }
+    }
+
+    fn mtu(&self, port: PortId) -> u16 {
+        match self.tunnel {
+            Some((tunnel, mtu)) if tunnel == port => mtu,
+            _ => self.host_mtu,
+        }
+    }
+
+    fn apply(&mut self, op: &FabricOp) {
+        match op {
+            FabricOp::Plug(plug) => self.tunnel = Some((plug.port, plug.mtu)),
+            FabricOp::Unplug(port) => {
+                self.tunnel = self.tunnel.filter(|(tunnel, _)| tunnel != port)
+            }
+        }
+    }
+}
+
+/// Either role's fabric, for workers that serve both.
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one per worker; a box would cost every packet")]
+pub enum AnyFabric {
+    /// A server's.
+    Switch(Switch),
+    /// A client's.
+    Uplink(Uplink),
+}
+
+impl Fabric for AnyFabric {
+    fn forward(&self, from: PortId, packet: &PacketHead) -> Verdict {
+        match self {
+            Self::Switch(switch) => switch.forward(from, packet),
+            Self::Uplink(uplink) => uplink.forward(from, packet),
+        }
+    }
+
+    fn mtu(&self, port: PortId) -> u16 {
+        match self {
+            Self::Switch(switch) => switch.mtu(port),
+            Self::Uplink(uplink) => uplink.mtu(port),
+        }
+    }
+
+    fn apply(&mut self, op: &FabricOp) {
+        match self {
+            Self::Switch(switch) => switch.apply(op),
+            Self::Uplink(uplink) => uplink.apply(op),
+        }
+    }
+}
+
+fn remove_if<K: Eq + Hash>(map: &mut Map<K, PortId>, key: &K, port: PortId) {
+    if map.get(key) == Some(&port) {
+        map.remove(key);
+    }
+}
+
+fn is_group(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_multicast() || address.is_broadcast(),
+        IpAddr::V6(address) => address.is_multicast(),
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+/// Addresses that mean "this machine" or nothing: no router forwards them (RFC 1122, 3.2.1.3).
+fn is_only_local(address: IpAddr) -> bool {
+    address.is_loopback()
+        || match address {
+            IpAddr::V4(address) => address.octets()[0] == 0 || address.octets()[0] >= 240,
+            IpAddr::V6(address) => {
+                address.is_unspecified()
+                    || address.to_ipv4_mapped().is_some_and(|mapped| mapped.is_loopback())
+            }
+        }
+}

@@ -1,0 +1,263 @@
+//! What may be done to users, certificates and profiles: once, for the server and for a command
+//! without one.
+//!
+//! Everything here blocks: on the disk, on another process that writes, and while a password is
+//! hashed. None of it touches live sessions; that is the caller's part.
+
+mod remote;
+
+use backends::{
+    CLIENT_CERTIFICATE_DAYS, Identity, Pools, ProfileInput, ProfileRemote, Store, StoreError,
+    StoredCertificate, Transport, Wrap, generate_password, openvpn_profile,
+};
+use config::{AuthMode, Config, ControlWrap, Ipv6Pool};
+use contract::Secret;
+
+use crate::failure::{Failure, Reason};
+use crate::types::{
+    Certificate, ChangedPassword, CreatedUser, NewAddresses, NewPassword, NewProfile, NewUser,
+    Password, Profile, User, rfc3339,
+};
+
+/// Every user, by name.
+///
+/// # Errors
+///
+/// Fails if the store does; so do all functions below.
+pub fn users(store: &Store) -> Result<Vec<User>, Failure> {
+    Ok(store.users()?.into_iter().map(User::from).collect())
+}
+
+/// Makes a user, with a random password if none is given.
+///
+/// # Errors
+///
+/// Fails if name, password or addresses cannot be used or are taken.
+pub fn add_user(store: &Store, config: &Config, new: &NewUser) -> Result<CreatedUser, Failure> {
+    let (password, generated_password) = given_or_generated(new.password.as_ref());
+    let user = backends::NewUser {
+        name: new.name.clone(),
+        password: Some(password),
+        fixed: new.addresses.clone(),
+    };
+    store.add_user(&user, &pools(store, config)?)?;
+
+    Ok(CreatedUser { user: store.user(&new.name)?.into(), generated_password })
+}
+
+/// Removes a user, revokes their certificates and frees their addresses.
+///
+/// # Errors
+///
+/// Fails if there is no such user.
+pub fn remove_user(store: &Store, name: &str) -> Result<(), Failure> {
+    Ok(store.remove_user(name)?)
+}
+
+/// Changes a password, to a random one if none is given.
+///
+/// # Errors
+///
+/// Fails if there is no such user or the password cannot be used.
+pub fn set_password(
+    store: &Store,
+    name: &str,
+    new: &NewPassword,
+) -> Result<ChangedPassword, Failure> {
+    let (password, generated_password) = given_or_generated(new.password.as_ref());
+    store.set_password(name, Some(&password))?;
+
+    Ok(ChangedPassword { user: name.to_owned(), generated_password })
+}
+
+/// Lets a user in, or keeps them out.
+///
+/// # Errors
+///
+/// Fails if there is no such user.
+pub fn set_enabled(store: &Store, name: &str, enabled: bool) -> Result<(), Failure> {
+    Ok(store.set_enabled(name, enabled)?)
+}
+
+/// Fixes a user's addresses; none leaves them to the pool.
+///
+/// # Errors
+///
+/// Fails if there is no such user, or an address cannot be used or is taken.
+pub fn set_addresses(
+    store: &Store,
+    config: &Config,
+    name: &str,
+    new: &NewAddresses,
+) -> Result<User, Failure> {
+    store.set_addresses(name, &new.addresses, &pools(store, config)?)?;
+
+    Ok(store.user(name)?.into())
+}
+
+/// Client certificates, oldest first: those of `user`, or of everybody there is.
+///
+/// # Errors
+///
+/// Fails if there is no such user and never was.
+pub fn certificates(store: &Store, user: Option<&str>) -> Result<Vec<Certificate>, Failure> {
+    let mut stored = Vec::new();
+    match user {
+        Some(name) => {
+            stored = store.certificates(name)?;
+            // A user who was removed has left revoked certificates.
+            if stored.is_empty() {
+                store.user(name)?;
+            }
+        }
+        None => {
+            for user in store.users()? {
+                stored.extend(store.certificates(&user.name)?);
+            }
+            stored.sort_by_key(|certificate| certificate.issued);
+        }
+    }
+
+    Ok(stored.into_iter().map(Certificate::from).collect())
+}
+
+/// Refuses a certificate from now on, and returns its serial number as the store writes it;
+/// `serial` is the number in hexadecimal.
+///
+/// # Errors
+///
+/// Fails if no certificate has that number.
+pub fn revoke(store: &Store, serial: &str) -> Result<String, Failure> {
+    let serial = serial.to_ascii_lowercase();
+    match store.revoke(&serial) {
+        Ok(()) => Ok(serial),
+        Err(StoreError::NoSuchCertificate(_)) => Err(Failure::not_found(format!(
+            "there is no certificate with serial number {serial:?}; `warren certificate list` \
+             shows them"
+        ))),
+        Err(other) => Err(other.into()),
+    }
+}
+
+/// Makes a profile, with a new certificate in it where the door asks for one.
+///
+/// # Errors
+///
+/// Fails if there is no such user or door, or nobody can tell where clients find the server.
+pub fn new_profile(store: &Store, config: &Config, new: &NewProfile) -> Result<Profile, Failure> {
+    if new.door != "openvpn" {
+        return Err(Failure::invalid(format!(
+            "there is no door {:?} that takes profiles; there is \"openvpn\"",
+            new.door
+        )));
+    }
+    store.user(&new.user)?;
+    let door = &config.doors.openvpn;
+    let (host, port) = remote::find(new.remote.as_deref(), door)?;
+    let identity = Identity::load_or_create(store)?;
+    let issued = match door.auth {
+        AuthMode::Certificate | AuthMode::Both => Some(store.issue_certificate(
+            &identity.authority,
+            &new.user,
+            CLIENT_CERTIFICATE_DAYS,
+        )?),
+        AuthMode::Password => None,
+    };
+
+    let key = issued.as_ref().map(|issued| String::from_utf8_lossy(issued.key_pem.expose()));
+    let static_key = identity.static_key.to_pem();
+    let text = openvpn_profile(&ProfileInput {
+        user: &new.user,
+        network: &config.network.name,
+        remotes: &[ProfileRemote { host: host.clone(), port, transport: Transport::Udp }],
+        ca_pem: identity.authority.certificate_pem(),
+        certificate: issued
+            .as_ref()
+            .zip(key.as_deref())
+            .map(|(issued, key)| (issued.certificate_pem.as_str(), key)),
+        ask_password: matches!(door.auth, AuthMode::Password | AuthMode::Both),
+        wrap: match door.control {
+            ControlWrap::TlsCrypt => Wrap::TlsCrypt(&static_key),
+            ControlWrap::TlsAuth => Wrap::TlsAuth(&static_key),
+        },
+        ciphers: &door.ciphers.iter().map(|cipher| cipher.as_str()).collect::<Vec<_>>(),
+        digest: door.digest.as_str(),
+        tls_min: door.tls_min.as_str(),
+        mtu: config.network.mtu,
+    });
+
+    Ok(Profile {
+        user: new.user.clone(),
+        door: new.door.clone(),
+        file_name: format!("{}.ovpn", new.user),
+        remote: remote::written(&host, port),
+        serial: issued.as_ref().map(|issued| issued.facts.serial.clone()),
+        not_after: issued.map(|issued| rfc3339(issued.facts.not_after.try_into().unwrap_or(0))),
+        text: text.to_string(),
+    })
+}
+
+/// The address ranges that fixed addresses must be in.
+fn pools(store: &Store, config: &Config) -> Result<Pools, Failure> {
+    let ipv6 = match config.network.ipv6 {
+        Ipv6Pool::Auto => Some(store.unique_local_prefix()?),
+        Ipv6Pool::Prefix(prefix) => Some(prefix),
+        Ipv6Pool::Off => None,
+    };
+    Ok(Pools { ipv4: config.network.ipv4, ipv6 })
+}
+
+/// The password for the store, and what the operator must be told of it.
+fn given_or_generated(given: Option<&Password>) -> (Secret, Option<Password>) {
+    match given {
+        Some(password) => (password.to_secret(), None),
+        None => {
+            let secret = generate_password();
+            let text = String::from_utf8_lossy(secret.expose()).into_owned();
+            (secret, Some(Password::new(text)))
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let reason = match error {
+            StoreError::BadName(_) | StoreError::BadPassword(_) | StoreError::BadAddress { .. } => {
+                Reason::Invalid
+            }
+            StoreError::UserExists(_) | StoreError::AddressTaken { .. } => Reason::Conflict,
+            StoreError::NoSuchUser(_) | StoreError::NoSuchCertificate(_) => Reason::NotFound,
+            _ => Reason::Internal,
+        };
+        Self::new(reason, error.to_string())
+    }
+}
+
+impl From<backends::User> for User {
+    fn from(user: backends::User) -> Self {
+        Self {
+            name: user.name,
+            enabled: user.enabled,
+            addresses: user.fixed,
+            has_password: user.has_password,
+            devices: user.devices.into(),
+            created: rfc3339(user.created),
+        }
+    }
+}
+
+impl From<StoredCertificate> for Certificate {
+    fn from(certificate: StoredCertificate) -> Self {
+        Self {
+            serial: certificate.serial,
+            user: certificate.user,
+            fingerprint: hex::encode(certificate.fingerprint),
+            issued: rfc3339(certificate.issued),
+            not_after: rfc3339(certificate.not_after),
+            revoked: certificate.revoked.map(rfc3339),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

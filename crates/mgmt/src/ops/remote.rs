@@ -1,0 +1,125 @@
+//! Where a client finds the server.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+use config::{OpenVpn, Remote};
+
+use crate::failure::Failure;
+
+/// Addresses for documentation (RFC 5737 and RFC 3849): routed like any other address of the
+/// internet, but nobody's.
+const FAR4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const FAR6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+
+/// The host and port for a profile: what was asked for, or configured, or looks reachable.
+pub(super) fn find(asked: Option<&str>, door: &OpenVpn) -> Result<(String, u16), Failure> {
+    let asked = asked
+        .map(|text| {
+            text.parse::<Remote>().map_err(|error| Failure::invalid(format!("{text:?} is {error}")))
+        })
+        .transpose()?;
+    if let Some(remote) = asked.as_ref().or(door.remote.as_ref()) {
+        return Ok((remote.host.clone(), remote.port.unwrap_or_else(|| own_port(door))));
+    }
+
+    reachable(&door.listen, outward).map(|(ip, port)| (ip.to_string(), port)).ok_or_else(|| {
+        Failure::invalid(
+            "this machine has no address that leads anywhere; say where clients find it with \
+             --remote HOST[:PORT], or with doors.openvpn.remote in the configuration",
+        )
+    })
+}
+
+/// A host and port as a person writes them.
+pub(super) fn written(host: &str, port: u16) -> String {
+    match host.parse::<Ipv6Addr>() {
+        Ok(address) => format!("[{address}]:{port}"),
+        Err(_) => format!("{host}:{port}"),
+    }
+}
+
+fn own_port(door: &OpenVpn) -> u16 {
+    // A checked configuration listens somewhere.
+    door.listen.first().map_or(1194, SocketAddr::port)
+}
+
+/// The first listening address that others can reach: as it is, or for "all addresses" the one
+/// that leads out. An address for documentation needs no packet to be sent.
+fn reachable(
+    listen: &[SocketAddr],
+    outward: impl Fn(IpAddr) -> Option<IpAddr>,
+) -> Option<(IpAddr, u16)> {
+    listen.iter().filter(|address| !address.ip().is_loopback()).find_map(|address| {
+        let ip = match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => outward(FAR4.into()),
+            IpAddr::V6(ip) if ip.is_unspecified() => outward(FAR6.into()),
+            ip => Some(ip),
+        }?;
+        Some((ip, address.port()))
+    })
+}
+
+/// The address of this machine that the kernel would send to `far` from.
+fn outward(far: IpAddr) -> Option<IpAddr> {
+    let any: IpAddr = match far {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    // Connecting a datagram socket asks the routing table and sends nothing.
+    socket.connect((far, 9)).ok()?;
+    let own = socket.local_addr().ok()?.ip();
+    (!own.is_unspecified() && !own.is_loopback()).then_some(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listening(listen: &[&str]) -> Vec<SocketAddr> {
+        listen.iter().map(|text| text.parse().expect("an address")).collect()
+    }
+
+    fn own(far: IpAddr) -> Option<IpAddr> {
+        let own = if far.is_ipv4() { "198.51.100.2" } else { "2001:db8::2" };
+        Some(own.parse().expect("an address"))
+    }
+
+    fn chosen(listen: &[&str]) -> Option<String> {
+        let (ip, port) = reachable(&listening(listen), own)?;
+        Some(written(&ip.to_string(), port))
+    }
+
+    #[test]
+    fn all_addresses_become_the_one_that_leads_out() {
+        assert_eq!(chosen(&["0.0.0.0:1194"]).as_deref(), Some("198.51.100.2:1194"));
+        assert_eq!(chosen(&["[::]:443"]).as_deref(), Some("[2001:db8::2]:443"));
+    }
+
+    #[test]
+    fn an_address_of_its_own_is_taken_as_it_is_but_never_loopback() {
+        assert_eq!(chosen(&["203.0.113.9:7"]).as_deref(), Some("203.0.113.9:7"));
+        assert_eq!(chosen(&["127.0.0.1:7", "203.0.113.9:8"]).as_deref(), Some("203.0.113.9:8"));
+        assert_eq!(chosen(&["127.0.0.1:7"]), None);
+    }
+
+    #[test]
+    fn a_family_that_leads_nowhere_gives_way_to_the_other() {
+        let only6 = |far: IpAddr| far.is_ipv6().then(|| own(far)).flatten();
+        let (ip, _) =
+            reachable(&listening(&["0.0.0.0:1194", "[::]:1194"]), only6).expect("IPv6 leads out");
+        assert!(ip.is_ipv6());
+    }
+
+    #[test]
+    fn what_was_asked_for_beats_the_configuration_and_keeps_its_port() {
+        let text = "[doors.openvpn]\nremote = \"vpn.example:443\"\nlisten = [\"0.0.0.0:5000\"]";
+        let door = config::Config::parse(text, "test").expect("valid").doors.openvpn;
+
+        assert_eq!(find(None, &door).expect("configured"), ("vpn.example".to_owned(), 443));
+        assert_eq!(find(Some("a.example"), &door).expect("asked"), ("a.example".to_owned(), 5000));
+        assert_eq!(find(Some("[2001:db8::5]:7"), &door).expect("asked"), ("2001:db8::5".into(), 7));
+        let error = find(Some("not a host"), &door).expect_err("it has spaces");
+        assert_eq!(error.reason, crate::Reason::Invalid);
+    }
+}

@@ -1,0 +1,289 @@
+use std::sync::Arc;
+
+use contract::WallClock;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use rustls_pki_types::{
+    CertificateDer, CertificateRevocationListDer, ServerName, TrustAnchor, UnixTime,
+};
+use webpki::{
+    CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, OwnedCertRevocationList,
+    RevocationOptionsBuilder,
+};
+
+use crate::certificate::CertificateFacts;
+use crate::clock::FixedTime;
+use crate::describe::{Refusal, refuse};
+use crate::error::PkiError;
+use crate::name::NameRule;
+
+/// id-kp-serverAuth (RFC 5280, 4.2.1.12), as DER contents.
+const SERVER_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
+/// id-kp-clientAuth (RFC 5280, 4.2.1.12), as DER contents.
+const CLIENT_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 2];
+
+/// Whether a peer may come without a certificate.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ClientCertificate {
+    /// No certificate, no session.
+    Required,
+    /// It may; one that it does present must be good.
+    Optional,
+}
+
+/// Verifies that a client's chain leads to one of our roots, is in date and is meant for clients.
+///
+/// Names and revocation are left to the authenticator, who knows the certificate by fingerprint.
+#[derive(Debug)]
+pub struct ClientChainVerifier {
+    chain: Chain,
+    hints: Vec<DistinguishedName>,
+    presence: ClientCertificate,
+}
+
+impl ClientChainVerifier {
+    /// Trusts whom `roots` have signed.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no root, or one is not a certificate.
+    pub fn new(
+        roots: &[CertificateDer<'_>],
+        presence: ClientCertificate,
+        clock: Arc<WallClock>,
+        provider: &CryptoProvider,
+    ) -> Result<Self, PkiError> {
+        if roots.is_empty() {
+            return Err(PkiError::NothingTrusted);
+        }
+        let chain = Chain::new(roots, KeyUsage::required(CLIENT_AUTH), &[], clock, provider)?;
+        let hints = chain
+            .anchors
+            .iter()
+            .map(|anchor| DistinguishedName::in_sequence(&anchor.subject))
+            .collect();
+        Ok(Self { chain, hints, presence })
+    }
+}
+
+impl ClientCertVerifier for ClientChainVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.presence == ClientCertificate::Required
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.hints
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.chain.verify(end_entity, intermediates)?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.chain.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.chain.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.algorithms.supported_schemes()
+    }
+}
+
+/// What else a server's certificate must satisfy, as a profile says it.
+#[derive(Clone, Debug, Default)]
+pub struct ServerRules {
+    /// `remote-cert-tls server`: the certificate says that it is a server's. Without it, a
+    /// certificate may leave its purpose open, but one that names others is refused all the same.
+    pub require_eku_server: bool,
+    /// `verify-x509-name`.
+    pub name: Option<NameRule>,
+    /// `peer-fingerprint`: SHA-256; empty accepts any. With fingerprints and no roots, the
+    /// fingerprint alone decides, and the certificate may be self-signed.
+    pub fingerprints: Vec<[u8; 32]>,
+    /// `crl-verify`: if there are any, they must cover the whole chain and be in date.
+    pub crls: Vec<CertificateRevocationListDer<'static>>,
+}
+
+/// Verifies a server's chain by the rules of a profile; host names play no part.
+#[derive(Debug)]
+pub struct ServerChainVerifier {
+    chain: Chain,
+    name: Option<NameRule>,
+    fingerprints: Vec<[u8; 32]>,
+}
+
+impl ServerChainVerifier {
+    /// Trusts whom `roots` have signed, within `rules`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is neither root nor fingerprint, a revocation list without a root, or a
+    /// root or revocation list that is damaged.
+    pub fn new(
+        roots: &[CertificateDer<'_>],
+        rules: ServerRules,
+        clock: Arc<WallClock>,
+        provider: &CryptoProvider,
+    ) -> Result<Self, PkiError> {
+        if roots.is_empty() && rules.fingerprints.is_empty() {
+            return Err(PkiError::NothingTrusted);
+        }
+        if roots.is_empty() && !rules.crls.is_empty() {
+            return Err(PkiError::RevocationWithoutCa);
+        }
+        let usage = if rules.require_eku_server {
+            KeyUsage::required(SERVER_AUTH)
+        } else {
+            KeyUsage::required_if_present(SERVER_AUTH)
+        };
+        let chain = Chain::new(roots, usage, &rules.crls, clock, provider)?;
+        Ok(Self { chain, name: rules.name, fingerprints: rules.fingerprints })
+    }
+}
+
+impl ServerCertVerifier for ServerChainVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let facts = CertificateFacts::read(end_entity)
+            .map_err(|_| Error::InvalidCertificate(rustls::CertificateError::BadEncoding))?;
+        if self.chain.anchors.is_empty() {
+            self.chain.verify_alone(&facts)?;
+        } else {
+            self.chain.verify(end_entity, intermediates)?;
+        }
+
+        if !self.fingerprints.is_empty() && !self.fingerprints.contains(&facts.fingerprint) {
+            return Err(Refusal::WrongFingerprint.into());
+        }
+        if self.name.as_ref().is_some_and(|rule| !rule.admits(&facts)) {
+            return Err(Refusal::WrongName.into());
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.chain.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.chain.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.algorithms.supported_schemes()
+    }
+}
+
+/// What both roles check alike.
+#[derive(Debug)]
+struct Chain {
+    anchors: Vec<TrustAnchor<'static>>,
+    usage: KeyUsage,
+    crls: Vec<CertRevocationList<'static>>,
+    clock: FixedTime,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Chain {
+    fn new(
+        roots: &[CertificateDer<'_>],
+        usage: KeyUsage,
+        crls: &[CertificateRevocationListDer<'_>],
+        clock: Arc<WallClock>,
+        provider: &CryptoProvider,
+    ) -> Result<Self, PkiError> {
+        let anchors = roots
+            .iter()
+            .enumerate()
+            .map(|(at, root)| {
+                webpki::anchor_from_trusted_cert(root)
+                    .map(|anchor| anchor.to_owned())
+                    .map_err(|_| PkiError::BadCertificate(at + 1))
+            })
+            .collect::<Result<_, _>>()?;
+        let crls = crls
+            .iter()
+            .map(|crl| OwnedCertRevocationList::from_der(crl).map(CertRevocationList::from))
+            .collect::<Result<_, _>>()
+            .map_err(|_| PkiError::BadRevocationList)?;
+        Ok(Self {
+            anchors,
+            usage,
+            crls,
+            clock: FixedTime::new(clock),
+            algorithms: provider.signature_verification_algorithms,
+        })
+    }
+
+    fn verify(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+    ) -> Result<(), Error> {
+        let leaf = EndEntityCert::try_from(end_entity).map_err(refuse)?;
+        let crls: Vec<_> = self.crls.iter().collect();
+        let revocation = RevocationOptionsBuilder::new(&crls)
+            .ok()
+            .map(|options| options.with_expiration_policy(ExpirationPolicy::Enforce).build());
+        leaf.verify_for_usage(
+            self.algorithms.all,
+            &self.anchors,
+            intermediates,
+            self.clock.now(),
+            self.usage,
+            revocation,
+            None,
+        )
+        .map_err(refuse)?;
+        Ok(())
+    }
+
+    /// The dates, of a certificate that only its fingerprint vouches for.
+    fn verify_alone(&self, facts: &CertificateFacts) -> Result<(), Error> {
+        let error = match facts.check_dates(self.clock.now().as_secs()) {
+            Ok(()) => return Ok(()),
+            Err(PkiError::NotYetValid { .. }) => rustls::CertificateError::NotValidYet,
+            Err(_) => rustls::CertificateError::Expired,
+        };
+        Err(Error::InvalidCertificate(error))
+    }
+}

@@ -1,0 +1,511 @@
+//! The initiator's side: one tunnel to one of a profile's servers, for as long as it is wanted.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use backends::random_bytes;
+use contract::{
+    Answer, Ask, Carrier, Command, Event, FabricOp, Farewell, Fatal, Input, Lease, Path, Plug,
+    PortId, Secret, SessionFacts, SocketId, TerminateCause, Via, WallClock,
+};
+use dataplane::SocketKind;
+use host::{ClientHost, ClientPlan, Journal};
+use hub::{AnyFabric, Uplink};
+use openvpn::{Family, InitiatorConfig, Profile, Remote, Session};
+use sys::{Tun, UdpIo, UdpOptions};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, info, warn};
+
+use crate::clock;
+use crate::door;
+use crate::driver::sleep_until;
+use crate::pump::{Carried, Effect, Pump};
+use crate::workers::{WorkerEvent, WorkerOp, Workers, WorkersConfig};
+
+/// Control datagrams on their way from the worker.
+const MAX_EVENTS: usize = 512;
+/// How long a name may take to resolve before the addresses of last time are used: with the tunnel
+/// gone, its resolver may be, too.
+const RESOLVE_TIME: Duration = Duration::from_secs(5);
+
+/// What a client is started with.
+#[derive(Debug)]
+pub struct ClientConfig {
+    /// The profile.
+    pub profile: Profile,
+    /// User and password, if the profile asks for them.
+    pub login: Option<(String, Secret)>,
+    /// Where changes to the host are written down.
+    pub state: PathBuf,
+}
+
+/// What a client reports while it runs.
+#[derive(Clone, Debug)]
+pub enum ClientEvent {
+    /// Packets flow.
+    Connected {
+        /// To whom.
+        remote: SocketAddr,
+        /// What we were given.
+        lease: Lease,
+        /// Cipher and so on.
+        facts: SessionFacts,
+        /// The TUN device.
+        device: String,
+    },
+    /// They do not any more; another attempt follows.
+    Disconnected {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Why a client gives up; one line for the operator.
+#[derive(Debug)]
+pub struct ClientFailure(String);
+
+impl fmt::Display for ClientFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ClientFailure {}
+
+fn cannot(what: &str) -> impl Fn(&dyn fmt::Display) -> ClientFailure + '_ {
+    move |error| ClientFailure(format!("{what}: {error}"))
+}
+
+/// A client; [`run`](Self::run) is its life.
+#[derive(Debug)]
+pub struct Client {
+    profile: Profile,
+    initiator: Arc<InitiatorConfig>,
+    clock: Arc<WallClock>,
+    journal: Journal,
+    device: String,
+    mark: Option<u32>,
+    workers: Workers,
+    heard: mpsc::Receiver<WorkerEvent>,
+    host: Option<ClientHost>,
+    /// The addresses that each name had when it was last resolved.
+    known: Vec<Vec<IpAddr>>,
+    attempts: u16,
+}
+
+/// How one attempt ended.
+#[derive(Debug)]
+enum Ending {
+    /// We were told to stop.
+    Told,
+    /// The server refused; trying again would not help.
+    Refused(String),
+    /// It came up, and went down for this reason.
+    Lost(String),
+    /// It never came up.
+    Failed(String),
+}
+
+impl Client {
+    /// Checks the profile, repairs what an earlier run left, makes the device.
+    ///
+    /// # Errors
+    ///
+    /// One line; nothing has been changed then.
+    pub fn start(start: ClientConfig) -> Result<Self, ClientFailure> {
+        let ClientConfig { profile, login, state } = start;
+        let clock = clock::start();
+        let initiator =
+            door::initiator(&profile, login, hardware_id(), &clock).map_err(ClientFailure)?;
+        for note in &profile.notes {
+            info!("{note}");
+        }
+        let journal = Journal::open(&state).map_err(|error| ClientFailure(error.to_string()))?;
+        let repaired = journal.repair().map_err(|error| ClientFailure(error.to_string()))?;
+        for line in repaired {
+            warn!("{line}");
+        }
+        let name = profile.device.as_deref().unwrap_or("warren%d");
+        let tun = Tun::open(name, 1).map_err(|error| ClientFailure(error.to_string()))?;
+        let device = tun.name().to_owned();
+        let mark = nix::net::if_::if_nametoindex(device.as_str()).ok().map(host::mark_for);
+        let (events, heard) = mpsc::channel(MAX_EVENTS);
+        let mtu = profile.mtu;
+        let workers = Workers::start(
+            WorkersConfig {
+                queues: tun.queues(),
+                without_queues: 0,
+                gateway4: None,
+                gateway6: None,
+                fabric: move || AnyFabric::Uplink(Uplink::new(mtu)),
+            },
+            events,
+        )
+        .map_err(|error| cannot("a packet thread")(&error))?;
+        let known = vec![Vec::new(); profile.remotes.len()];
+        Ok(Self {
+            profile,
+            initiator: Arc::new(initiator),
+            clock,
+            journal,
+            device,
+            mark,
+            workers,
+            heard,
+            host: None,
+            known,
+            attempts: 0,
+        })
+    }
+
+    /// Connects, and connects again, until told to stop or refused; then puts the host back.
+    ///
+    /// # Errors
+    ///
+    /// If the server refuses us, or attempts run out.
+    pub async fn run(
+        mut self,
+        mut stop: oneshot::Receiver<()>,
+        events: mpsc::UnboundedSender<ClientEvent>,
+    ) -> Result<(), ClientFailure> {
+        let ticking = tokio::spawn(clock::run(Arc::clone(&self.clock)));
+        let result = self.stay_connected(&mut stop, &events).await;
+        ticking.abort();
+        let host = self.host.take();
+        let workers = self.workers.clone();
+        let left = tokio::task::spawn_blocking(move || {
+            let left = host.map(ClientHost::undo).unwrap_or_default();
+            workers.stop();
+            left
+        });
+        for line in left.await.unwrap_or_default() {
+            warn!("{line}");
+        }
+        result
+    }
+
+    async fn stay_connected(
+        &mut self,
+        stop: &mut oneshot::Receiver<()>,
+        events: &mpsc::UnboundedSender<ClientEvent>,
+    ) -> Result<(), ClientFailure> {
+        let (first, longest) = self.profile.retry;
+        let mut wait = first;
+        let mut round = 0;
+        loop {
+            let order = self.order();
+            let mut last = "no server has an address".to_owned();
+            for index in order {
+                for address in self.resolve(index).await {
+                    let ending = self.attempt(address, stop, events).await?;
+                    match ending {
+                        Ending::Told => return Ok(()),
+                        Ending::Refused(why) => return Err(ClientFailure(why)),
+                        Ending::Lost(why) => {
+                            let _ = events.send(ClientEvent::Disconnected { reason: why.clone() });
+                            (wait, round, last) = (first, 0, why);
+                        }
+                        Ending::Failed(why) => {
+                            info!(server = %address, "no connection: {why}");
+                            last = why;
+                        }
+                    }
+                }
+            }
+            round += 1;
+            if self.profile.retry_max.is_some_and(|max| round >= max) {
+                return Err(ClientFailure(format!("given up after {round} rounds: {last}")));
+            }
+            debug!(seconds = wait.as_secs_f64(), "waiting before the next attempt");
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                _ = &mut *stop => return Ok(()),
+            }
+            wait = (wait * 2).min(longest);
+        }
+    }
+
+    /// The order in which to try the remotes.
+    fn order(&self) -> Vec<usize> {
+        let mut order = (0..self.profile.remotes.len()).collect::<Vec<_>>();
+        if self.profile.remote_random {
+            let dice: [u8; 8] = random_bytes();
+            let mut dice = u64::from_ne_bytes(dice) as usize;
+            for at in (1..order.len()).rev() {
+                order.swap(at, dice % (at + 1));
+                dice /= at + 1;
+            }
+        }
+        order
+    }
+
+    async fn resolve(&mut self, index: usize) -> Vec<SocketAddr> {
+        let Some(Remote { host, port, family }) = self.profile.remotes.get(index).cloned() else {
+            return Vec::new();
+        };
+        let is_wanted = |address: &IpAddr| match family {
+            None => true,
+            Some(Family::V4) => address.is_ipv4(),
+            Some(Family::V6) => address.is_ipv6(),
+        };
+        let lookup = tokio::net::lookup_host((host.as_str(), port));
+        match tokio::time::timeout(RESOLVE_TIME, lookup).await {
+            Ok(Ok(found)) => {
+                let mut addresses = Vec::new();
+                for address in found.map(|found| found.ip()).filter(is_wanted) {
+                    if !addresses.contains(&address) {
+                        addresses.push(address);
+                    }
+                }
+                self.known[index] = addresses;
+            }
+            Ok(Err(error)) => warn!(%host, %error, "the name does not resolve"),
+            Err(_) => warn!(%host, "resolving the name takes too long"),
+        }
+        self.known[index].iter().map(|address| SocketAddr::new(*address, port)).collect()
+    }
+
+    /// One connection to one address, from first packet to last.
+    async fn attempt(
+        &mut self,
+        server: SocketAddr,
+        stop: &mut oneshot::Receiver<()>,
+        events: &mpsc::UnboundedSender<ClientEvent>,
+    ) -> Result<Ending, ClientFailure> {
+        self.attempts = self.attempts.wrapping_add(1);
+        let socket = SocketId(self.attempts);
+        let port = PortId(u32::from(self.attempts) + 1);
+        let unspecified: IpAddr = match server {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let local = SocketAddr::new(unspecified, self.profile.local_port.unwrap_or(0));
+        let io = sys::udp::bind(local, UdpOptions { reuse_port: false, mark: self.mark })
+            .and_then(|bound| UdpIo::new(socket, bound));
+        let io = match io {
+            Ok(io) => io,
+            Err(error) => return Ok(Ending::Failed(error.to_string())),
+        };
+        let kind = SocketKind::OpenVpnInitiator;
+        self.workers.submit(vec![WorkerOp::AddSocket { id: socket, kind, sockets: vec![io] }]);
+
+        let path = Path { local: None, remote: server, carrier: Carrier::Udp(socket) };
+        let now = Instant::now();
+        let config = Arc::clone(&self.initiator);
+        let session = Session::initiator(now, config, path, port, random_bytes());
+        let mut connection = Connection {
+            pump: Pump::new(session, port),
+            port,
+            server,
+            give_up: now + self.profile.server_timeout,
+            up: false,
+            ending: None,
+            lease: None,
+        };
+        connection.pump.feed(now, Input::Command(Command::Connect));
+        let ending = self.drive(&mut connection, stop, events).await;
+        self.workers
+            .submit(vec![WorkerOp::Fabric(FabricOp::Unplug(port)), WorkerOp::RemoveSocket(socket)]);
+        self.workers.forget(port);
+        ending
+    }
+
+    async fn drive(
+        &mut self,
+        connection: &mut Connection,
+        stop: &mut oneshot::Receiver<()>,
+        events: &mpsc::UnboundedSender<ClientEvent>,
+    ) -> Result<Ending, ClientFailure> {
+        let mut told = false;
+        loop {
+            let carried = self.carry_out(connection, events).await?;
+            if carried == Carried::All
+                && let Some(fatal) = connection.pump.fatal()
+            {
+                return Ok(if told { Ending::Told } else { connection.ending(fatal) });
+            }
+            let deadline = connection.pump.deadline();
+            let deadline = if connection.up {
+                deadline
+            } else {
+                Some(deadline.map_or(connection.give_up, |at| at.min(connection.give_up)))
+            };
+            let epoch = match carried {
+                Carried::All => None,
+                Carried::Until(epoch) => Some(epoch),
+            };
+            let workers = self.workers.clone();
+            tokio::select! {
+                _ = &mut *stop, if !told => {
+                    told = true;
+                    let farewell = Command::Disconnect(Farewell::Shutdown);
+                    connection.pump.feed(Instant::now(), Input::Command(farewell));
+                }
+                Some(event) = self.heard.recv() => connection.hear(event),
+                () = workers.wait_applied(epoch.unwrap_or(0)), if epoch.is_some() => {}
+                () = sleep_until(deadline), if deadline.is_some() => {
+                    let now = Instant::now();
+                    if !connection.up && now >= connection.give_up {
+                        let why = "the server does not answer".to_owned();
+                        return Ok(if told { Ending::Told } else { Ending::Failed(why) });
+                    }
+                    connection.pump.feed(now, Input::Tick);
+                }
+            }
+        }
+    }
+
+    async fn carry_out(
+        &mut self,
+        connection: &mut Connection,
+        events: &mpsc::UnboundedSender<ClientEvent>,
+    ) -> Result<Carried, ClientFailure> {
+        loop {
+            let mut effects = Vec::new();
+            let carried = connection.pump.carry_out(&self.workers, |effect| effects.push(effect));
+            if effects.is_empty() {
+                return Ok(carried);
+            }
+            for effect in effects {
+                match effect {
+                    Effect::Ask(ask, Ask::Configure(lease)) => {
+                        let configured = self.configure(connection, lease).await;
+                        if let Err(error) = &configured {
+                            connection.ending = Some(error.to_string());
+                        }
+                        let answer = Answer::Configured(configured.map_err(|_| ()));
+                        connection.pump.feed(Instant::now(), Input::Answer { ask, answer });
+                    }
+                    Effect::Ask(_, question) => {
+                        return Err(ClientFailure(format!("an initiator asks {question:?}")));
+                    }
+                    Effect::Event(Event::Up(facts)) => {
+                        connection.up = true;
+                        let lease = connection.lease();
+                        let (remote, device) = (connection.server, self.device.clone());
+                        let _ =
+                            events.send(ClientEvent::Connected { remote, lease, facts, device });
+                    }
+                    Effect::Event(Event::Remark(text)) => {
+                        info!("{text}");
+                        connection.ending = Some(text);
+                    }
+                    Effect::Event(event) => debug!(?event, "session"),
+                }
+            }
+        }
+    }
+
+    /// Brings the host into the server's network.
+    async fn configure(
+        &mut self,
+        connection: &mut Connection,
+        mut lease: Lease,
+    ) -> Result<(), ClientFailure> {
+        for route in &self.profile.routes {
+            if !lease.routes.contains(route) {
+                lease.routes.push(*route);
+            }
+        }
+        lease.redirect4 |= self.profile.redirect.0;
+        lease.redirect6 |= self.profile.redirect.1;
+        connection.lease = Some(lease.clone());
+        let plug = Plug { port: connection.port, prefixes: Vec::new(), mtu: lease.mtu };
+        let epoch = self.workers.submit(vec![WorkerOp::Fabric(FabricOp::Plug(plug))]);
+        connection.pump.wait_for(epoch);
+
+        let mut servers = self.known.iter().flatten().copied().collect::<Vec<_>>();
+        servers.sort_unstable();
+        servers.dedup();
+        let (host, journal) = (self.host.take(), self.journal.clone());
+        let (tun, mark) = (self.device.clone(), self.mark);
+        let changed = tokio::task::spawn_blocking(move || match host {
+            Some(mut host) => {
+                let updated = host.update(lease, servers);
+                (Some(host), updated)
+            }
+            None => {
+                let plan = ClientPlan { tun, lease, servers, mark, set_dns: true };
+                match ClientHost::apply(&journal, plan) {
+                    Ok(host) => (Some(host), Ok(())),
+                    Err(error) => (None, Err(error)),
+                }
+            }
+        });
+        let (host, result) = changed.await.map_err(|error| cannot("the host's network")(&error))?;
+        self.host = host;
+        result.map_err(|error| ClientFailure(error.to_string()))
+    }
+}
+
+/// One attempt under way.
+#[derive(Debug)]
+struct Connection {
+    pump: Pump<Session>,
+    port: PortId,
+    server: SocketAddr,
+    give_up: Instant,
+    up: bool,
+    /// The best words for what may end it.
+    ending: Option<String>,
+    lease: Option<Lease>,
+}
+
+impl Connection {
+    fn lease(&self) -> Lease {
+        self.lease.clone().unwrap_or_default()
+    }
+
+    fn hear(&mut self, event: WorkerEvent) {
+        let now = Instant::now();
+        match event {
+            WorkerEvent::Datagram { path, bytes } => {
+                let via = Via::Path(path);
+                self.pump.feed(now, Input::Datagram { via, payload: &bytes });
+            }
+            WorkerEvent::Control { port, bytes } if port == self.port => {
+                self.pump.feed(now, Input::Datagram { via: Via::Port(port), payload: &bytes });
+            }
+            WorkerEvent::Notice { port, notice } if port == self.port => {
+                self.pump.feed(now, Input::Notice(notice));
+            }
+            WorkerEvent::Control { .. } | WorkerEvent::Notice { .. } => {}
+            WorkerEvent::TunFailed(error) => warn!(%error, "the TUN device fails"),
+        }
+    }
+
+    fn ending(&mut self, fatal: Fatal) -> Ending {
+        let words = self.ending.take();
+        let with_words = |reason: &str| match &words {
+            Some(words) => format!("{reason}; {words}"),
+            None => reason.to_owned(),
+        };
+        match fatal {
+            Fatal::Denied(reason) => Ending::Refused(with_words(reason)),
+            Fatal::Local(reason) => Ending::Refused(with_words(reason)),
+            Fatal::Finished(TerminateCause::AdminReboot) => {
+                Ending::Lost("the server goes away for a moment".to_owned())
+            }
+            _ if self.up => Ending::Lost(fatal.reason().to_owned()),
+            _ => Ending::Failed(with_words(fatal.reason())),
+        }
+    }
+}
+
+/// The address of the machine's first real interface: the same on every connect.
+fn hardware_id() -> String {
+    let mut ids = Vec::new();
+    for entry in std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten() {
+        if let Ok(address) = std::fs::read_to_string(entry.path().join("address")) {
+            let address = address.trim().to_owned();
+            if address.len() == 17 && address != "00:00:00:00:00:00" {
+                ids.push(address);
+            }
+        }
+    }
+    ids.sort();
+    ids.into_iter().next().unwrap_or_default()
+}

@@ -1,0 +1,191 @@
+//! From configuration to protocol: the OpenVPN door, and profiles for the way out.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backends::Identity;
+use config::{AuthMode, Cipher, ControlWrap, Digest, OpenVpn, TlsVersion};
+use contract::{Secret, WallClock};
+use crypto::digest::Hash;
+use openvpn::{InitiatorConfig, Login, Profile, Protection, ResponderConfig, StaticKey};
+use pki::{ClientCertificate, ClientChainVerifier, PkiError, ServerChainVerifier, ServerRules};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
+
+use crate::clock;
+
+/// Everything the OpenVPN door needs that is not in its own table.
+#[derive(Debug)]
+pub(crate) struct Surroundings<'a> {
+    pub(crate) identity: &'a Identity,
+    pub(crate) clock: Arc<WallClock>,
+    pub(crate) network: String,
+    pub(crate) mtu: u16,
+}
+
+/// The responders' configuration.
+pub(crate) fn responder(
+    door: &OpenVpn,
+    around: &Surroundings<'_>,
+) -> Result<ResponderConfig, PkiError> {
+    let auth = match door.auth {
+        AuthMode::Certificate => openvpn::AuthMode::Certificate,
+        AuthMode::Password => openvpn::AuthMode::Password,
+        AuthMode::Both => openvpn::AuthMode::Both,
+    };
+    let key = static_key(around.identity);
+    let protection = match door.control {
+        ControlWrap::TlsCrypt => Protection::TlsCrypt { key },
+        ControlWrap::TlsAuth => {
+            Protection::TlsAuth { key, hash: hash(door.digest), directed: true }
+        }
+    };
+    Ok(ResponderConfig {
+        tls: Arc::new(server_tls(door, auth.wants_certificate(), around)?),
+        protection: Arc::new(protection),
+        auth,
+        ciphers: door.ciphers.iter().map(|name| cipher(*name)).collect(),
+        digest: hash(door.digest),
+        network: around.network.clone(),
+        mtu: around.mtu,
+        ping: door.ping,
+        ping_restart: door.ping_restart,
+        renegotiate: door.renegotiate,
+        handshake: door.handshake_timeout,
+        max_sessions: door.max_sessions,
+        replies_per_second: NonZeroU32::new(door.handshakes_per_second).map_or(1, NonZeroU32::get),
+        started_at: clock::now() as u32,
+    })
+}
+
+fn server_tls(
+    door: &OpenVpn,
+    wants_certificate: bool,
+    around: &Surroundings<'_>,
+) -> Result<ServerConfig, PkiError> {
+    let provider = crypto::tls::provider();
+    let versions: &[&SupportedProtocolVersion] =
+        if door.tls_min == TlsVersion::Tls13 { &[&TLS13] } else { &[&TLS13, &TLS12] };
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(versions)
+        .map_err(|_| PkiError::NothingTrusted)?;
+    let builder = if wants_certificate {
+        builder.with_client_cert_verifier(Arc::new(ClientChainVerifier::new(
+            std::slice::from_ref(around.identity.authority.certificate()),
+            ClientCertificate::Required,
+            Arc::clone(&around.clock),
+            &provider,
+        )?))
+    } else {
+        builder.with_no_client_auth()
+    };
+    let identity = around.identity;
+    let key = identity.server_key.clone_key();
+    let mut tls = builder
+        .with_single_cert(identity.server_chain.clone(), key)
+        .map_err(|_| PkiError::KeyMismatch)?;
+    // Sessions are not resumed: each generation of keys proves the certificate again.
+    tls.send_tls13_tickets = 0;
+    tls.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    tls.time_provider = Arc::new(pki::FixedTime::new(Arc::clone(&around.clock)));
+    Ok(tls)
+}
+
+fn static_key(identity: &Identity) -> StaticKey {
+    let bytes = identity.static_key.expose();
+    StaticKey::from_bytes(std::array::from_fn(|n| bytes.get(n).copied().unwrap_or_default()))
+}
+
+fn cipher(name: Cipher) -> openvpn::Cipher {
+    match name {
+        Cipher::Aes256Gcm => openvpn::Cipher::Aes256Gcm,
+        Cipher::Aes128Gcm => openvpn::Cipher::Aes128Gcm,
+        Cipher::Chacha20Poly1305 => openvpn::Cipher::ChaCha20Poly1305,
+        Cipher::Aes256Cbc => openvpn::Cipher::Aes256Cbc,
+        Cipher::Aes128Cbc => openvpn::Cipher::Aes128Cbc,
+    }
+}
+
+fn hash(digest: Digest) -> Hash {
+    match digest {
+        Digest::Sha1 => Hash::Sha1,
+        Digest::Sha256 => Hash::Sha256,
+        Digest::Sha512 => Hash::Sha512,
+    }
+}
+
+/// A profile that can be connected with: certificates read and checked.
+pub(crate) fn initiator(
+    profile: &Profile,
+    login: Option<(String, Secret)>,
+    device: String,
+    clock: &Arc<WallClock>,
+) -> Result<InitiatorConfig, String> {
+    let provider = crypto::tls::provider();
+    let versions: &[&SupportedProtocolVersion] = match (profile.only_tls12, profile.only_tls13) {
+        (true, _) => &[&TLS12],
+        (_, true) => &[&TLS13],
+        _ => &[&TLS13, &TLS12],
+    };
+    let roots = if profile.ca.is_empty() {
+        Vec::new()
+    } else {
+        pki::certificates(&profile.ca).map_err(|error| format!("ca: {error}"))?
+    };
+    let crls = match &profile.revoked {
+        Some(pem) => pki::revocation_lists(pem).map_err(|error| format!("crl-verify: {error}"))?,
+        None => Vec::new(),
+    };
+    let rules = ServerRules {
+        require_eku_server: profile.requires_server_usage,
+        name: profile.name.clone(),
+        fingerprints: profile.fingerprints.clone(),
+        crls,
+    };
+    let verifier = ServerChainVerifier::new(&roots, rules, Arc::clone(clock), &provider)
+        .map_err(|error| error.to_string())?;
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(versions)
+        .map_err(|error| error.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let mut tls = match (&profile.certificate, &profile.key) {
+        (Some(certificate), Some(key)) => {
+            let chain = pki::certificates(certificate).map_err(|error| format!("cert: {error}"))?;
+            if let Some(leaf) = chain.first() {
+                pki::CertificateFacts::read(leaf)
+                    .and_then(|facts| facts.check_dates(clock.now()))
+                    .map_err(|error| format!("cert: {error}"))?;
+            }
+            let key = pki::private_key(key.expose()).map_err(|error| format!("key: {error}"))?;
+            pki::certified_key(chain.clone(), key.clone_key(), &provider)
+                .map_err(|error| format!("key: {error}"))?;
+            builder.with_client_auth_cert(chain, key).map_err(|error| format!("key: {error}"))?
+        }
+        _ => builder.with_no_client_auth(),
+    };
+    tls.enable_sni = false;
+    tls.resumption = rustls::client::Resumption::disabled();
+    tls.time_provider = Arc::new(pki::FixedTime::new(Arc::clone(clock)));
+    Ok(InitiatorConfig {
+        tls: Arc::new(tls),
+        protection: Arc::new(profile.protection.clone()),
+        credentials: match (&profile.login, login) {
+            (Login::None, _) => None,
+            (Login::Given(user, password), _) => Some((user.clone(), password.clone())),
+            (_, login) => login,
+        },
+        ciphers: profile.ciphers.clone(),
+        fallback: profile.fallback,
+        digest: profile.digest,
+        mtu: profile.mtu,
+        handshake: profile.handshake.max(Duration::from_secs(5)),
+        renegotiate: profile.renegotiate,
+        ping: profile.ping,
+        ping_restart: profile.ping_restart,
+        version: env!("CARGO_PKG_VERSION"),
+        device,
+        started_at: clock::now() as u32,
+    })
+}

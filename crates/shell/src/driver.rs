@@ -1,0 +1,528 @@
+//! One task per door: its acceptor, its engines, their timers and their questions.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use contract::{
+    Acceptor, Answer, Arrival, Ask, AskId, AuthContext, AuthVerdict, Authenticator, Carrier,
+    Command, Discard, Event, FabricOp, Farewell, Input, Lease, Network, Path, PortId, Route,
+    SessionFacts, SessionId, SocketId, Via,
+};
+use hub::HubNetwork;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, info, warn};
+
+use crate::clock;
+use crate::pump::{Carried, Effect, Pump};
+use crate::workers::{WorkerEvent, WorkerOp, Workers};
+
+/// Handshakes under way at once: each is a TLS session of some 20 KiB, so this is a bound on
+/// memory, not a limit that a crowd coming back after a restart would notice.
+const MAX_HALF_OPEN: usize = 1024;
+
+/// What every door works with.
+#[derive(Debug)]
+pub(crate) struct Services {
+    pub(crate) workers: Workers,
+    pub(crate) network: Arc<HubNetwork>,
+    pub(crate) network_name: String,
+    pub(crate) authenticator: Arc<dyn Authenticator>,
+    pub(crate) ports: AtomicU32,
+    pub(crate) sessions: AtomicU64,
+    /// Ports whose place went to a newer session; somebody tells their doors.
+    pub(crate) replaced: mpsc::UnboundedSender<PortId>,
+    /// Fresh randomness from the operating system.
+    pub(crate) seed: fn() -> [u8; 32],
+}
+
+/// A session as the operator sees it.
+#[derive(Clone, Debug)]
+pub struct SessionInfo {
+    /// Unique while the server runs.
+    pub id: u64,
+    /// Which door it came through.
+    pub door: &'static str,
+    /// Its place in the hub.
+    pub port: PortId,
+    /// Who.
+    pub user: String,
+    /// Which device.
+    pub device: String,
+    /// The certificate's serial number, if it proved itself with one.
+    pub certificate: Option<String>,
+    /// Where the peer is.
+    pub remote: SocketAddr,
+    /// What it was given.
+    pub lease: Lease,
+    /// When it came up, in seconds since 1970.
+    pub since: u64,
+    /// Cipher and so on.
+    pub facts: SessionFacts,
+}
+
+/// Which sessions are meant.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Which {
+    /// All of them.
+    All,
+    /// The one with this id.
+    Id(u64),
+    /// This user's.
+    User(String),
+    /// Those with this certificate.
+    Certificate(String),
+    /// The one at this place in the hub.
+    Port(PortId),
+    /// Those that came through this socket.
+    Socket(SocketId),
+}
+
+/// Orders to a driver.
+pub(crate) enum Order<A> {
+    /// End sessions; answers how many.
+    End(Which, Farewell, oneshot::Sender<u64>),
+    /// List sessions.
+    List(oneshot::Sender<Vec<SessionInfo>>),
+    /// Change the acceptor.
+    Change(Box<dyn FnOnce(Instant, &mut A) + Send>),
+    /// End everything, and answer when it is over.
+    Stop(oneshot::Sender<()>),
+}
+
+/// What a door's task owns.
+pub(crate) struct Driver<A: Acceptor> {
+    door: &'static str,
+    acceptor: A,
+    services: Arc<Services>,
+    sessions: HashMap<SessionId, Running<A::Engine>>,
+    by_port: HashMap<PortId, SessionId>,
+    deadlines: BTreeSet<(Instant, SessionId)>,
+    /// Sessions whose outputs wait for the workers.
+    waiting: BTreeSet<(u64, SessionId)>,
+    half_open: usize,
+    /// One open question per engine at most, so the queue is as long as the list of sessions.
+    answers: mpsc::UnboundedSender<Answered>,
+    stopping: Option<oneshot::Sender<()>>,
+    reply: Vec<u8>,
+}
+
+type Answered = (SessionId, AskId, Answer);
+
+#[derive(Debug)]
+struct Running<E> {
+    pump: Pump<E>,
+    port: PortId,
+    path: Path,
+    user: String,
+    device: String,
+    certificate: Option<String>,
+    lease: Option<Lease>,
+    up: Option<(u64, SessionFacts)>,
+    deadline: Option<Instant>,
+    waits_for: Option<u64>,
+}
+
+impl<A> Driver<A>
+where
+    A: Acceptor + Send + 'static,
+    A::Engine: Send,
+{
+    pub(crate) fn new(
+        door: &'static str,
+        acceptor: A,
+        services: Arc<Services>,
+    ) -> (Self, mpsc::UnboundedReceiver<Answered>) {
+        let (answers, answered) = mpsc::unbounded_channel();
+        let driver = Self {
+            door,
+            acceptor,
+            services,
+            sessions: HashMap::new(),
+            by_port: HashMap::new(),
+            deadlines: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+            half_open: 0,
+            answers,
+            stopping: None,
+            reply: Vec::new(),
+        };
+        (driver, answered)
+    }
+
+    /// Runs until it is told to stop and every session has ended.
+    pub(crate) async fn run(
+        mut self,
+        mut answered: mpsc::UnboundedReceiver<Answered>,
+        mut events: mpsc::Receiver<WorkerEvent>,
+        mut orders: mpsc::Receiver<Order<A>>,
+    ) {
+        let workers = self.services.workers.clone();
+        loop {
+            if self.sessions.is_empty()
+                && let Some(stopping) = self.stopping.take()
+            {
+                let _ = stopping.send(());
+                return;
+            }
+            let deadline = self.deadlines.first().map(|(at, _)| *at);
+            let epoch = self.waiting.first().map(|(epoch, _)| *epoch);
+            tokio::select! {
+                order = orders.recv() => match order {
+                    Some(order) => self.order(order),
+                    None => return,
+                },
+                Some((session, ask, answer)) = answered.recv() => self.answer(session, ask, answer),
+                Some(event) = events.recv() => self.event(event),
+                () = sleep_until(deadline), if deadline.is_some() => self.tick(),
+                () = workers.wait_applied(epoch.unwrap_or(0)), if epoch.is_some() => self.release(),
+            }
+        }
+    }
+
+    fn order(&mut self, order: Order<A>) {
+        match order {
+            Order::End(which, farewell, done) => {
+                let meant = self.select(&which);
+                for session in &meant {
+                    self.feed(*session, Input::Command(Command::Disconnect(farewell)));
+                }
+                let _ = done.send(meant.len() as u64);
+            }
+            Order::List(list) => {
+                let _ = list.send(self.list());
+            }
+            Order::Change(change) => change(Instant::now(), &mut self.acceptor),
+            Order::Stop(done) => {
+                self.stopping = Some(done);
+                for session in self.select(&Which::All) {
+                    let farewell = Command::Disconnect(Farewell::Shutdown);
+                    self.feed(session, Input::Command(farewell));
+                }
+            }
+        }
+    }
+
+    fn select(&self, which: &Which) -> Vec<SessionId> {
+        let is_meant = |id: &SessionId, running: &Running<A::Engine>| match which {
+            Which::All => true,
+            Which::Id(wanted) => id.0 == *wanted && running.up.is_some(),
+            Which::User(user) => running.user == *user,
+            Which::Certificate(serial) => running.certificate.as_ref() == Some(serial),
+            Which::Port(port) => running.port == *port,
+            Which::Socket(socket) => running.path.carrier == Carrier::Udp(*socket),
+        };
+        self.sessions
+            .iter()
+            .filter(|(id, running)| is_meant(id, running))
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    fn list(&self) -> Vec<SessionInfo> {
+        let mut list = Vec::new();
+        for (id, running) in &self.sessions {
+            let Some((since, facts)) = &running.up else { continue };
+            list.push(SessionInfo {
+                id: id.0,
+                door: self.door,
+                port: running.port,
+                user: running.user.clone(),
+                device: running.device.clone(),
+                certificate: running.certificate.clone(),
+                remote: canonical(running.path.remote),
+                lease: running.lease.clone().unwrap_or_default(),
+                since: *since,
+                facts: facts.clone(),
+            });
+        }
+        list.sort_by_key(|info| info.id);
+        list
+    }
+
+    fn event(&mut self, event: WorkerEvent) {
+        match event {
+            WorkerEvent::Datagram { path, mut bytes } => self.datagram(path, &mut bytes),
+            WorkerEvent::Control { port, bytes } => {
+                if let Some(session) = self.by_port.get(&port) {
+                    let input = Input::Datagram { via: Via::Port(port), payload: &bytes };
+                    self.feed(*session, input);
+                }
+            }
+            WorkerEvent::Notice { port, notice } => {
+                if let Some(session) = self.by_port.get(&port) {
+                    self.feed(*session, Input::Notice(notice));
+                }
+            }
+            WorkerEvent::TunFailed(_) => {}
+        }
+    }
+
+    fn datagram(&mut self, path: Path, bytes: &mut [u8]) {
+        let now = Instant::now();
+        self.reply.clear();
+        match self.acceptor.route(now, &path, bytes, &mut self.reply) {
+            Route::Session(session) => {
+                self.feed(session, Input::Datagram { via: Via::Path(path), payload: bytes });
+            }
+            Route::New => self.accept(now, path, bytes),
+            Route::Reply => {
+                let _ = self.services.workers.transmit(path, &self.reply);
+            }
+            Route::Discard(why) => self.services.workers.count_discard(why),
+        }
+    }
+
+    fn accept(&mut self, now: Instant, path: Path, bytes: &[u8]) {
+        if self.stopping.is_some() || self.half_open >= MAX_HALF_OPEN {
+            self.services.workers.count_discard(Discard::RateLimited);
+            return;
+        }
+        let session = SessionId(self.services.sessions.fetch_add(1, Ordering::Relaxed));
+        let port = PortId(self.services.ports.fetch_add(1, Ordering::Relaxed));
+        let arrival = Arrival { path, datagram: bytes };
+        let seed = (self.services.seed)();
+        let Some(engine) = self.acceptor.accept(now, arrival, session, port, seed) else {
+            self.services.workers.count_discard(Discard::RateLimited);
+            debug!(door = self.door, remote = %path.remote, "no room for another session");
+            return;
+        };
+        self.half_open += 1;
+        self.by_port.insert(port, session);
+        self.sessions.insert(
+            session,
+            Running {
+                pump: Pump::new(engine, port),
+                port,
+                path,
+                user: String::new(),
+                device: String::new(),
+                certificate: None,
+                lease: None,
+                up: None,
+                deadline: None,
+                waits_for: None,
+            },
+        );
+        self.feed(session, Input::Datagram { via: Via::Path(path), payload: bytes });
+    }
+
+    fn answer(&mut self, session: SessionId, ask: AskId, answer: Answer) {
+        if let Some(running) = self.sessions.get_mut(&session)
+            && let Answer::Authenticated(AuthVerdict::Grant(grant)) = &answer
+        {
+            running.user.clone_from(&grant.user);
+            if grant.device.is_some() {
+                running.certificate.clone_from(&grant.device);
+            }
+        }
+        self.feed(session, Input::Answer { ask, answer });
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        while let Some((at, session)) = self.deadlines.first().copied() {
+            if at > now {
+                return;
+            }
+            self.deadlines.pop_first();
+            self.feed(session, Input::Tick);
+        }
+    }
+
+    /// The workers have caught up.
+    fn release(&mut self) {
+        let applied = self.services.workers.applied();
+        while let Some((epoch, session)) = self.waiting.first().copied() {
+            if epoch > applied {
+                return;
+            }
+            self.waiting.pop_first();
+            if let Some(running) = self.sessions.get_mut(&session) {
+                running.waits_for = None;
+            }
+            self.carry_out(session);
+        }
+    }
+
+    fn feed(&mut self, session: SessionId, input: Input<'_>) {
+        if let Some(running) = self.sessions.get_mut(&session) {
+            running.pump.feed(Instant::now(), input);
+            self.carry_out(session);
+        }
+    }
+
+    fn carry_out(&mut self, session: SessionId) {
+        loop {
+            let Some(running) = self.sessions.get_mut(&session) else { return };
+            let mut effects = Vec::new();
+            let carried =
+                running.pump.carry_out(&self.services.workers, |effect| effects.push(effect));
+            let deadline = running.pump.deadline();
+            if deadline != running.deadline {
+                if let Some(at) = running.deadline {
+                    self.deadlines.remove(&(at, session));
+                }
+                if let Some(at) = deadline {
+                    self.deadlines.insert((at, session));
+                }
+                running.deadline = deadline;
+            } else if let Some(at) = deadline {
+                // A tick takes the entry out even when the deadline stays the same.
+                self.deadlines.insert((at, session));
+            }
+            if let Carried::Until(epoch) = carried
+                && running.waits_for != Some(epoch)
+            {
+                if let Some(former) = running.waits_for.replace(epoch) {
+                    self.waiting.remove(&(former, session));
+                }
+                self.waiting.insert((epoch, session));
+            }
+            let is_over = carried == Carried::All && running.pump.fatal().is_some();
+            let mut again = false;
+            for effect in effects {
+                again |= self.effect(session, effect);
+            }
+            if again {
+                continue;
+            }
+            if is_over {
+                self.finish(session);
+            }
+            return;
+        }
+    }
+
+    /// Does one thing for an engine; says whether that gave it something new to say.
+    fn effect(&mut self, session: SessionId, effect: Effect) -> bool {
+        let Some(running) = self.sessions.get_mut(&session) else { return false };
+        match effect {
+            Effect::Ask(ask, Ask::Authenticate(credentials)) => {
+                let context = AuthContext {
+                    protocol: self.door,
+                    network: self.services.network_name.clone(),
+                    remote: running.path.remote.ip().to_canonical(),
+                };
+                let authenticator = Arc::clone(&self.services.authenticator);
+                let answers = self.answers.clone();
+                tokio::spawn(async move {
+                    let verdict = authenticator.authenticate(&context, credentials).await;
+                    let _ = answers.send((session, ask, Answer::Authenticated(verdict)));
+                });
+                false
+            }
+            Effect::Ask(ask, Ask::Attach(request)) => {
+                running.device.clone_from(&request.device);
+                let attached = self.services.network.attach(running.port, &request);
+                match &attached {
+                    Ok(lease) => {
+                        running.lease = Some(lease.clone());
+                        if let Some(plug) = self.services.network.plug(running.port) {
+                            let plug = WorkerOp::Fabric(FabricOp::Plug(plug));
+                            running.pump.wait_for(self.services.workers.submit(vec![plug]));
+                        }
+                    }
+                    Err(no_lease) => {
+                        warn!(door = self.door, user = %running.user, remote = %running.path.remote, ?no_lease, "no address for a member: see network.ipv4 and the users' fixed addresses");
+                    }
+                }
+                for port in self.services.network.take_replaced() {
+                    let _ = self.services.replaced.send(port);
+                }
+                let answer = Answer::Attached(attached);
+                running.pump.feed(Instant::now(), Input::Answer { ask, answer });
+                true
+            }
+            Effect::Ask(_, question @ Ask::Configure(_)) => {
+                tracing::error!(
+                    door = self.door,
+                    ?question,
+                    "a responder asks what an initiator may"
+                );
+                false
+            }
+            Effect::Event(event) => {
+                self.report(session, event);
+                false
+            }
+        }
+    }
+
+    fn report(&mut self, session: SessionId, event: Event) {
+        let Some(running) = self.sessions.get_mut(&session) else { return };
+        let (door, id, user, remote) =
+            (self.door, session.0, &running.user, canonical(running.path.remote));
+        match event {
+            Event::Up(facts) => {
+                self.half_open = self.half_open.saturating_sub(1);
+                let lease = running.lease.as_ref();
+                let ipv4 =
+                    lease.and_then(|lease| lease.ipv4).map(|(address, _)| address.to_string());
+                let ipv6 =
+                    lease.and_then(|lease| lease.ipv6).map(|(address, _)| address.to_string());
+                info!(door, id, %user, %remote, ipv4, ipv6, cipher = facts.cipher, control = facts.control, software = facts.software, "session up");
+                running.up = Some((clock::now(), facts));
+            }
+            Event::Down { reason, cause } if running.up.is_some() || !user.is_empty() => {
+                info!(door, id, %user, %remote, ?cause, reason, "session ended");
+            }
+            Event::Down { reason, .. } => debug!(door, id, %remote, reason, "handshake ended"),
+            Event::Moved(path) => {
+                info!(door, id, %user, from = %remote, to = %canonical(path.remote), "session moved");
+                running.path = path;
+            }
+            Event::Rekeyed => debug!(door, id, %user, "fresh keys"),
+            Event::Remark(text) => info!(door, id, %user, %remote, "{text}"),
+        }
+    }
+
+    fn finish(&mut self, session: SessionId) {
+        let Some(running) = self.sessions.remove(&session) else { return };
+        if let Some(at) = running.deadline {
+            self.deadlines.remove(&(at, session));
+        }
+        if let Some(epoch) = running.waits_for {
+            self.waiting.remove(&(epoch, session));
+        }
+        if running.up.is_none() {
+            self.half_open = self.half_open.saturating_sub(1);
+        }
+        self.by_port.remove(&running.port);
+        self.acceptor.forget(session);
+        if running.lease.is_some() {
+            self.services.workers.submit(vec![WorkerOp::Fabric(FabricOp::Unplug(running.port))]);
+            self.services.network.detach(running.port);
+        }
+        let totals = self.services.workers.forget(running.port);
+        if running.up.is_some() {
+            debug!(
+                door = self.door,
+                id = session.0,
+                rx_bytes = totals.rx_bytes,
+                tx_bytes = totals.tx_bytes,
+                "session's traffic"
+            );
+        }
+    }
+}
+
+/// IPv4 as IPv4, also where the socket sees it as IPv6.
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+pub(crate) async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => tokio::time::sleep(Duration::MAX).await,
+    }
+}
+
+impl<A: Acceptor> std::fmt::Debug for Driver<A> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver").field("door", &self.door).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,26 @@
+//! Everything that waits: sockets, workers, drivers of engines.
+//!
+//! ```text
+//!   workers --WorkerEvent--> router --> driver of each door --> engines
+//!                                          |  Ask::Authenticate --> authenticator (a task each)
+//!                                          |  Ask::Attach       --> hub
+//!                                          +-- DataPlane ops    --> workers, acknowledged by epoch
+//! ```
+//!
+//! [`Server`] is the responder's side of the house, [`Client`] the initiator's; both run engines
+//! through the same pump.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod client;
+mod clock;
+mod door;
+mod driver;
+mod leases;
+mod pump;
+mod server;
+pub mod workers;
+
+pub use client::{Client, ClientConfig, ClientEvent, ClientFailure};
+pub use driver::{SessionInfo, Which};
+pub use server::{Changed, DoorInfo, ReloadError, Server, ServerConfig, StartError, Summary};

@@ -1,0 +1,743 @@
+//! The responder's side: one network, its doors, the host around it.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use backends::{Identity, LocalAuthenticator, Standing, Store, random_bytes};
+use config::{Config, ConfigError, Ipv6Pool, OpenVpn};
+use contract::{
+    Authenticator, Carrier, Discard, DnsSettings, Farewell, PortId, SocketId, WallClock,
+};
+use dataplane::{Offloads, PortTotals, SocketKind};
+use host::{Journal, ServerHost, ServerPlan};
+use hub::{AnyFabric, HubNetwork, NetworkSettings, Switch, SwitchPolicy, SwitchSettings};
+use ipnet::{IpNet, Ipv6Net};
+use openvpn::Door;
+use sys::{Tun, UdpIo, UdpOptions};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tracing::{error, info, warn};
+
+use crate::clock;
+use crate::door::{Surroundings, responder};
+use crate::driver::{Driver, Order, Services, SessionInfo, Which};
+use crate::leases::StoreMemory;
+use crate::workers::{WorkerEvent, WorkerOp, Workers, WorkersConfig};
+
+/// Control datagrams on their way from the workers; a flood fills it and is counted, no more.
+const MAX_EVENTS: usize = 4096;
+/// How long sessions are given to hear that the server goes away.
+const FAREWELL_TIME: Duration = Duration::from_secs(4);
+/// How often the user list is looked at for changes by others.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+/// What a server is started with; the state folder is locked by the caller.
+#[derive(Debug)]
+pub struct ServerConfig {
+    /// The checked configuration.
+    pub config: Config,
+    /// Where it came from, to read it again.
+    pub config_path: Option<PathBuf>,
+    /// The state folder.
+    pub state: PathBuf,
+    /// Users, certificates, settings.
+    pub store: Arc<Store>,
+}
+
+/// Why a server does not start; one line for the operator.
+#[derive(Debug)]
+pub struct StartError(String);
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+fn cannot(what: &str) -> impl Fn(&dyn fmt::Display) -> StartError + '_ {
+    move |error| StartError(format!("{what}: {error}"))
+}
+
+/// What a running server is.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// The network's name.
+    pub network: String,
+    /// The TUN device.
+    pub device: String,
+    /// The server's own addresses with the network's prefix lengths.
+    pub addresses: Vec<IpNet>,
+    /// Threads that carry packets.
+    pub workers: usize,
+    /// What the kernel does for the TUN device.
+    pub offloads: Offloads,
+    /// When it started.
+    pub started: Instant,
+}
+
+/// A door as the operator sees it.
+#[derive(Clone, Debug)]
+pub struct DoorInfo {
+    /// The protocol.
+    pub name: &'static str,
+    /// Whether it is open.
+    pub is_open: bool,
+    /// Where.
+    pub listen: Vec<SocketAddr>,
+}
+
+/// What a reload did.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Changed {
+    /// Keys in force now.
+    pub applied: Vec<&'static str>,
+    /// Keys that need a restart.
+    pub restart: Vec<&'static str>,
+}
+
+/// A running server; a clone is another hold on it.
+#[derive(Clone, Debug)]
+pub struct Server(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    services: Arc<Services>,
+    policy: Arc<SwitchPolicy>,
+    identity: Identity,
+    clock: Arc<WallClock>,
+    store: Arc<Store>,
+    config_path: Option<PathBuf>,
+    config: Mutex<Arc<Config>>,
+    summary: Summary,
+    ipv6: Option<Ipv6Net>,
+    door: tokio::sync::Mutex<Option<OpenDoor>>,
+    listening: Mutex<Vec<SocketAddr>>,
+    routes: Mutex<EventRoutes>,
+    host: Mutex<Option<ServerHost>>,
+    next_socket: AtomicU32,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// The OpenVPN door while it is open.
+#[derive(Debug)]
+struct OpenDoor {
+    orders: mpsc::Sender<Order<Door>>,
+    sockets: Vec<(SocketAddr, SocketId)>,
+    task: JoinHandle<()>,
+}
+
+/// Which door hears which socket.
+#[derive(Debug, Default)]
+struct EventRoutes {
+    sockets: BTreeSet<SocketId>,
+    door: Option<mpsc::Sender<WorkerEvent>>,
+}
+
+impl Server {
+    /// Repairs what an earlier run left, then sets up device, host, workers and doors.
+    ///
+    /// # Errors
+    ///
+    /// One line; whatever had been changed is undone.
+    pub async fn start(start: ServerConfig) -> Result<Self, StartError> {
+        let ServerConfig { config, config_path, state, store } = start;
+        let _ = sys::limits::raise_open_files();
+        let journal = open_journal(&state)?;
+        let identity = Identity::load_or_create(&store)
+            .map_err(|error| cannot("the server's certificate and keys")(&error))?;
+        let ipv6 = match config.network.ipv6 {
+            Ipv6Pool::Auto => {
+                Some(store.unique_local_prefix().map_err(|error| cannot("network.ipv6")(&error))?)
+            }
+            Ipv6Pool::Prefix(net) => Some(net),
+            Ipv6Pool::Off => None,
+        };
+        // Ports first: a port in use must not cost a device and a firewall table.
+        let workers_wanted = config.server.workers.map_or_else(default_workers, usize::from);
+        let bound = if config.doors.openvpn.enabled {
+            bind_all(&config.doors.openvpn, workers_wanted)?
+        } else {
+            Vec::new()
+        };
+
+        let memory = StoreMemory::new(Arc::clone(&store))
+            .map_err(|error| cannot("a thread for leases")(&error))?;
+        let network = HubNetwork::new(network_settings(&config, ipv6), Box::new(memory))
+            .map_err(|error| StartError(format!("network: {error}")))?;
+        let network = Arc::new(network);
+        let tun =
+            Tun::open("warren%d", workers_wanted).map_err(|error| StartError(error.to_string()))?;
+        let (device, offloads) = (tun.name().to_owned(), tun.offloads());
+        if !offloads.gso {
+            info!("the kernel offers no segmentation offload on TUN devices: slower, but it works");
+        }
+        let gateways = network.gateways();
+        let plan = server_plan(&config, &device, &gateways);
+        let host = tokio::task::spawn_blocking(move || ServerHost::apply(&journal, &plan))
+            .await
+            .map_err(|error| cannot("the host's network")(&error))?
+            .map_err(|error| StartError(error.to_string()))?;
+        let undo = HostGuard(Some(host));
+
+        let policy = Arc::new(SwitchPolicy::new(config.network.client_to_client));
+        let switch = SwitchSettings {
+            subnets: network.subnets(),
+            gateways: gateways.iter().map(IpNet::addr).collect(),
+            host_mtu: config.network.mtu,
+            policy: Arc::clone(&policy),
+        };
+        let (events, heard) = mpsc::channel(MAX_EVENTS);
+        let workers = Workers::start(
+            WorkersConfig {
+                queues: tun.queues(),
+                without_queues: 0,
+                gateway4: gateways.iter().find_map(|net| match net.addr() {
+                    IpAddr::V4(address) => Some(address),
+                    IpAddr::V6(_) => None,
+                }),
+                gateway6: gateways.iter().find_map(|net| match net.addr() {
+                    IpAddr::V4(_) => None,
+                    IpAddr::V6(address) => Some(address),
+                }),
+                fabric: move || AnyFabric::Switch(Switch::new(switch.clone())),
+            },
+            events,
+        )
+        .map_err(|error| cannot("packet threads")(&error))?;
+
+        let (replaced, replaced_ports) = mpsc::unbounded_channel();
+        let authenticator: Arc<dyn Authenticator> =
+            Arc::new(LocalAuthenticator::new(Arc::clone(&store), aaa::Limits::default()));
+        let services = Arc::new(Services {
+            workers,
+            network,
+            network_name: config.network.name.clone(),
+            authenticator,
+            ports: AtomicU32::new(1),
+            sessions: AtomicU64::new(1),
+            replaced,
+            seed: random_bytes::<32>,
+        });
+        let summary = Summary {
+            network: config.network.name.clone(),
+            device,
+            addresses: gateways,
+            workers: services.workers.count(),
+            offloads,
+            started: Instant::now(),
+        };
+        let server = Self(Arc::new(Inner {
+            services,
+            policy,
+            identity,
+            clock: clock::start(),
+            store,
+            config_path,
+            config: Mutex::new(Arc::new(config)),
+            summary,
+            ipv6,
+            door: tokio::sync::Mutex::new(None),
+            listening: Mutex::default(),
+            routes: Mutex::default(),
+            host: Mutex::new(undo.release()),
+            next_socket: AtomicU32::new(0),
+            tasks: Mutex::default(),
+        }));
+        server.reserve_fixed();
+        let config = server.config();
+        if config.doors.openvpn.enabled
+            && let Err(error) = server.open_door(&config, bound).await
+        {
+            server.stop().await;
+            return Err(error);
+        }
+        server.spawn_tasks(heard, replaced_ports);
+        Ok(server)
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&lock(&self.0.config))
+    }
+
+    /// What this server is.
+    #[must_use]
+    pub fn summary(&self) -> &Summary {
+        &self.0.summary
+    }
+
+    /// Every door, open or not.
+    #[must_use]
+    pub fn doors(&self) -> Vec<DoorInfo> {
+        let listen = lock(&self.0.listening).clone();
+        vec![DoorInfo { name: "openvpn", is_open: !listen.is_empty(), listen }]
+    }
+
+    /// Whether the kernel cuts and joins datagrams for us.
+    #[must_use]
+    pub fn segments(&self) -> bool {
+        self.0.services.workers.segments()
+    }
+
+    /// Packets and bytes of everybody, and what was dropped.
+    #[must_use]
+    pub fn totals(&self) -> (PortTotals, [u64; Discard::COUNT]) {
+        (self.0.services.workers.totals(), self.0.services.workers.discards())
+    }
+
+    /// Every live session with its traffic, oldest first.
+    pub async fn sessions(&self) -> Vec<(SessionInfo, PortTotals)> {
+        let Some(orders) = self.orders().await else { return Vec::new() };
+        let (reply, list) = oneshot::channel();
+        if orders.send(Order::List(reply)).await.is_err() {
+            return Vec::new();
+        }
+        let workers = &self.0.services.workers;
+        let list = list.await.unwrap_or_default();
+        list.into_iter()
+            .map(|info| {
+                let totals = workers.counters(info.port);
+                (info, totals)
+            })
+            .collect()
+    }
+
+    /// Ends sessions; returns how many there were.
+    pub async fn end_sessions(&self, which: Which, farewell: Farewell) -> u64 {
+        let Some(orders) = self.orders().await else { return 0 };
+        let (reply, ended) = oneshot::channel();
+        if orders.send(Order::End(which, farewell, reply)).await.is_err() {
+            return 0;
+        }
+        ended.await.unwrap_or_default()
+    }
+
+    /// Users changed: fixed addresses are kept free for their owners.
+    pub fn reserve_fixed(&self) {
+        match self.0.store.users() {
+            Ok(users) => {
+                self.0.services.network.reserve(users.into_iter().flat_map(|user| user.fixed));
+            }
+            Err(error) => error!(%error, "the user list cannot be read"),
+        }
+    }
+
+    /// Reads the configuration again and applies what changed; sessions that are not concerned go
+    /// on.
+    ///
+    /// # Errors
+    ///
+    /// Nothing has changed then.
+    pub async fn reload(&self) -> Result<Changed, ReloadError> {
+        let fresh = Config::load(self.0.config_path.as_deref()).map_err(ReloadError::Config)?;
+        let former = self.config();
+        let (mut next, mut changed) = (fresh.clone(), Changed::default());
+        keep(&mut changed, "network.name", &former.network.name, &mut next.network.name);
+        keep(&mut changed, "network.ipv4", &former.network.ipv4, &mut next.network.ipv4);
+        keep(&mut changed, "network.ipv6", &former.network.ipv6, &mut next.network.ipv6);
+        keep(&mut changed, "network.mtu", &former.network.mtu, &mut next.network.mtu);
+        keep(&mut changed, "server.workers", &former.server.workers, &mut next.server.workers);
+        keep(&mut changed, "log.level", &former.log.level, &mut next.log.level);
+
+        let (old, new) = (&former.network, &next.network);
+        let network = [
+            ("network.dns", old.dns != new.dns),
+            ("network.search", old.search != new.search),
+            ("network.routes", old.routes != new.routes),
+            ("network.redirect_gateway", old.redirect_gateway != new.redirect_gateway),
+        ];
+        let policy = old.client_to_client != new.client_to_client;
+        let nat = old.nat != new.nat;
+        let door = former.doors.openvpn != next.doors.openvpn;
+
+        // What may fail comes first.
+        if door {
+            self.change_door(&former.doors.openvpn, &next).await?;
+            changed.applied.push("doors.openvpn");
+        }
+        if nat {
+            let plan = server_plan(&next, &self.0.summary.device, &self.0.summary.addresses);
+            if let Some(host) = &mut *lock(&self.0.host) {
+                host.update(&plan).map_err(|error| ReloadError::Host(error.to_string()))?;
+            }
+            changed.applied.push("network.nat");
+        }
+        let settings = network_settings(&next, self.0.ipv6);
+        self.0
+            .services
+            .network
+            .update_settings(settings)
+            .map_err(|error| ReloadError::Host(error.to_string()))?;
+        changed.applied.extend(network.iter().filter(|(_, is)| *is).map(|(key, _)| key));
+        if policy {
+            self.0.policy.set_client_to_client(next.network.client_to_client);
+            changed.applied.push("network.client_to_client");
+        }
+        *lock(&self.0.config) = Arc::new(next);
+        Ok(changed)
+    }
+
+    /// Tells the peers, ends every session, and leaves the host as it was found. Returns what
+    /// could not be undone.
+    pub async fn stop(&self) -> Vec<String> {
+        if let Some(door) = self.0.door.lock().await.take() {
+            let (done, stopped) = oneshot::channel();
+            let _ = door.orders.send(Order::Stop(done)).await;
+            let _ = tokio::time::timeout(FAREWELL_TIME, stopped).await;
+            door.task.abort();
+        }
+        for task in lock(&self.0.tasks).drain(..) {
+            task.abort();
+        }
+        let inner = Arc::clone(&self.0);
+        let undone = tokio::task::spawn_blocking(move || {
+            let left = lock(&inner.host).take().map(ServerHost::undo).unwrap_or_default();
+            inner.services.workers.stop();
+            left
+        });
+        undone.await.unwrap_or_else(|error| vec![error.to_string()])
+    }
+
+    async fn orders(&self) -> Option<mpsc::Sender<Order<Door>>> {
+        self.0.door.lock().await.as_ref().map(|door| door.orders.clone())
+    }
+
+    fn spawn_tasks(
+        &self,
+        heard: mpsc::Receiver<WorkerEvent>,
+        mut replaced: mpsc::UnboundedReceiver<PortId>,
+    ) {
+        let mut tasks = lock(&self.0.tasks);
+        tasks.push(tokio::spawn(clock::run(Arc::clone(&self.0.clock))));
+        tasks.push(tokio::spawn(route_events(Arc::downgrade(&self.0), heard)));
+        let server = self.clone();
+        tasks.push(tokio::spawn(async move {
+            while let Some(port) = replaced.recv().await {
+                server.end_sessions(Which::Port(port), Farewell::Replaced).await;
+            }
+        }));
+        let server = self.clone();
+        tasks.push(tokio::spawn(async move { server.watch_users().await }));
+    }
+
+    /// Ends sessions of users and certificates that are not welcome any more, whoever changed the
+    /// list: the store tells that it changed, not what.
+    async fn watch_users(&self) {
+        let mut seen = self.0.store.generation().ok();
+        let mut every = tokio::time::interval(WATCH_EVERY);
+        loop {
+            every.tick().await;
+            let generation = self.0.store.generation().ok();
+            if generation == seen {
+                continue;
+            }
+            seen = generation;
+            self.reserve_fixed();
+            for (session, _) in self.sessions().await {
+                let serial = session.certificate.as_deref();
+                match self.0.store.standing(&session.user, serial) {
+                    Ok(Standing::Welcome) => {}
+                    Ok(Standing::Unwelcome(reason)) => {
+                        info!(user = %session.user, ?reason, "not welcome any more");
+                        self.end_sessions(Which::Id(session.id), Farewell::Revoked).await;
+                    }
+                    Err(error) => error!(%error, "the user list cannot be read"),
+                }
+            }
+        }
+    }
+
+    async fn open_door(&self, config: &Config, bound: Vec<Bound>) -> Result<(), StartError> {
+        let responder = self.responder(config)?;
+        let acceptor = Door::new(Instant::now(), Arc::new(responder), random_bytes());
+        let (events, heard) = mpsc::channel(MAX_EVENTS);
+        let (orders, received) = mpsc::channel(16);
+        let (driver, answered) = Driver::new("openvpn", acceptor, Arc::clone(&self.0.services));
+        let task = tokio::spawn(driver.run(answered, heard, received));
+        lock(&self.0.routes).door = Some(events);
+        let mut door = OpenDoor { orders, sockets: Vec::new(), task };
+        let added = self.add_sockets(&mut door, bound).await;
+        *self.0.door.lock().await = Some(door);
+        added
+    }
+
+    fn responder(&self, config: &Config) -> Result<openvpn::ResponderConfig, StartError> {
+        let around = Surroundings {
+            identity: &self.0.identity,
+            clock: Arc::clone(&self.0.clock),
+            network: config.network.name.clone(),
+            mtu: config.network.mtu,
+        };
+        responder(&config.doors.openvpn, &around).map_err(|error| cannot("doors.openvpn")(&error))
+    }
+
+    async fn add_sockets(&self, door: &mut OpenDoor, bound: Vec<Bound>) -> Result<(), StartError> {
+        for Bound { address, sockets } in bound {
+            let number = self.0.next_socket.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let id = SocketId(u16::try_from(number).unwrap_or(u16::MAX));
+            let sockets = sockets
+                .into_iter()
+                .map(|socket| UdpIo::new(id, socket))
+                .collect::<io::Result<Vec<_>>>()
+                .map_err(|error| cannot("doors.openvpn.listen")(&error))?;
+            lock(&self.0.routes).sockets.insert(id);
+            let kind = SocketKind::OpenVpnResponder;
+            let workers = &self.0.services.workers;
+            let epoch = workers.submit(vec![WorkerOp::AddSocket { id, kind, sockets }]);
+            workers.wait_applied(epoch).await;
+            door.sockets.push((address, id));
+            lock(&self.0.listening).push(address);
+        }
+        Ok(())
+    }
+
+    /// Opens, closes or changes the door; on an error it is as it was.
+    async fn change_door(&self, former: &OpenVpn, next: &Config) -> Result<(), ReloadError> {
+        let wanted = &next.doors.openvpn;
+        let now = lock(&self.0.listening).clone();
+        let mut missing = wanted.clone();
+        missing.listen.retain(|address| !now.contains(address));
+        let bound = if wanted.enabled && !missing.listen.is_empty() {
+            bind_all(&missing, self.0.services.workers.count())
+                .map_err(|error| ReloadError::Host(error.to_string()))?
+        } else {
+            Vec::new()
+        };
+        let responder =
+            self.responder(next).map_err(|error| ReloadError::Host(error.to_string()))?;
+
+        if !wanted.enabled {
+            self.close_sockets(&now).await;
+            if let Some(door) = self.0.door.lock().await.take() {
+                let (done, stopped) = oneshot::channel();
+                let _ = door.orders.send(Order::Stop(done)).await;
+                let _ = tokio::time::timeout(FAREWELL_TIME, stopped).await;
+                door.task.abort();
+            }
+            return Ok(());
+        }
+        if !former.enabled {
+            return self
+                .open_door(next, bound)
+                .await
+                .map_err(|error| ReloadError::Host(error.to_string()));
+        }
+        let stale = now.into_iter().filter(|at| !wanted.listen.contains(at)).collect::<Vec<_>>();
+        self.close_sockets(&stale).await;
+        let mut door = self.0.door.lock().await;
+        if let Some(door) = &mut *door {
+            let responder = Arc::new(responder);
+            let change: Box<dyn FnOnce(Instant, &mut Door) + Send> =
+                Box::new(move |now, acceptor| acceptor.reconfigure(now, responder));
+            let _ = door.orders.send(Order::Change(change)).await;
+            self.add_sockets(door, bound)
+                .await
+                .map_err(|error| ReloadError::Host(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// Ends the sessions on these addresses, then stops listening there.
+    async fn close_sockets(&self, stale: &[SocketAddr]) {
+        let closing = {
+            let mut door = self.0.door.lock().await;
+            let Some(door) = &mut *door else { return };
+            let (closing, open): (Vec<_>, Vec<_>) =
+                door.sockets.drain(..).partition(|(address, _)| stale.contains(address));
+            door.sockets = open;
+            closing
+        };
+        for (_, id) in &closing {
+            self.end_sessions(Which::Socket(*id), Farewell::Shutdown).await;
+        }
+        if !closing.is_empty() {
+            // The farewells leave through the sockets that are to be closed.
+            let gone = async {
+                loop {
+                    let sessions = self.sessions().await;
+                    if sessions.iter().all(|(info, _)| !stale.contains(&info.remote)) {
+                        return;
+                    }
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            };
+            let _ = tokio::time::timeout(Duration::from_millis(500), gone).await;
+        }
+        for (address, id) in closing {
+            self.0.services.workers.submit(vec![WorkerOp::RemoveSocket(id)]);
+            lock(&self.0.routes).sockets.remove(&id);
+            lock(&self.0.listening).retain(|open| *open != address);
+        }
+    }
+}
+
+/// Why a reload changed nothing.
+#[derive(Debug)]
+pub enum ReloadError {
+    /// The file is unusable.
+    Config(ConfigError),
+    /// The machine refuses what it asks for.
+    Host(String),
+}
+
+impl fmt::Display for ReloadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => error.fmt(f),
+            Self::Host(error) => f.write_str(error),
+        }
+    }
+}
+
+impl std::error::Error for ReloadError {}
+
+/// Leaves the host as it was if the start fails after it was changed.
+#[derive(Debug)]
+struct HostGuard(Option<ServerHost>);
+
+impl HostGuard {
+    fn release(mut self) -> Option<ServerHost> {
+        self.0.take()
+    }
+}
+
+impl Drop for HostGuard {
+    fn drop(&mut self) {
+        for line in self.0.take().map(ServerHost::undo).unwrap_or_default() {
+            error!("{line}");
+        }
+    }
+}
+
+/// Hands what the workers say to whom it concerns.
+async fn route_events(server: std::sync::Weak<Inner>, mut heard: mpsc::Receiver<WorkerEvent>) {
+    while let Some(event) = heard.recv().await {
+        let Some(inner) = server.upgrade() else { return };
+        if let WorkerEvent::TunFailed(error) = &event {
+            error!(%error, "the TUN device fails: packets of the host are lost; restart Warren");
+            continue;
+        }
+        let door = {
+            let routes = lock(&inner.routes);
+            let is_known = match &event {
+                WorkerEvent::Datagram { path, .. } => match path.carrier {
+                    Carrier::Udp(socket) => routes.sockets.contains(&socket),
+                    Carrier::Ip { .. } => false,
+                },
+                _ => true,
+            };
+            routes.door.clone().filter(|_| is_known)
+        };
+        // A door that is behind loses datagrams, as a network would.
+        if door.is_none_or(|door| door.try_send(event).is_err()) {
+            inner.services.workers.count_discard(Discard::NoBuffer);
+        }
+    }
+}
+
+fn open_journal(state: &Path) -> Result<Journal, StartError> {
+    let journal = Journal::open(state).map_err(|error| StartError(error.to_string()))?;
+    let repaired = journal.repair().map_err(|error| StartError(error.to_string()))?;
+    for line in repaired {
+        warn!("{line}");
+    }
+    Ok(journal)
+}
+
+/// Leaves one core to the control plane and everybody else, where there is more than one.
+fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1).max(1))
+}
+
+fn network_settings(config: &Config, ipv6: Option<Ipv6Net>) -> NetworkSettings {
+    let network = &config.network;
+    NetworkSettings {
+        name: network.name.clone(),
+        ipv4: network.ipv4,
+        ipv6,
+        dns: DnsSettings { servers: network.dns.clone(), search: network.search.clone() },
+        routes: network.routes.clone(),
+        excluded: Vec::new(),
+        redirect4: network.redirect_gateway && network.ipv4.is_some(),
+        redirect6: network.redirect_gateway && ipv6.is_some(),
+        mtu: network.mtu,
+    }
+}
+
+fn server_plan(config: &Config, device: &str, gateways: &[IpNet]) -> ServerPlan {
+    ServerPlan {
+        tun: device.to_owned(),
+        address4: gateways.iter().find_map(|net| match net {
+            IpNet::V4(net) => Some(*net),
+            IpNet::V6(_) => None,
+        }),
+        address6: gateways.iter().find_map(|net| match net {
+            IpNet::V4(_) => None,
+            IpNet::V6(net) => Some(*net),
+        }),
+        mtu: config.network.mtu,
+        nat: config.network.nat,
+        table: device.to_owned(),
+    }
+}
+
+/// One address, with a socket for each worker.
+#[derive(Debug)]
+struct Bound {
+    address: SocketAddr,
+    sockets: Vec<std::net::UdpSocket>,
+}
+
+fn bind_all(door: &OpenVpn, workers: usize) -> Result<Vec<Bound>, StartError> {
+    let mut bound = Vec::new();
+    for &address in &door.listen {
+        match bind(address, workers) {
+            Ok(sockets) => bound.push(Bound { address, sockets }),
+            // The default listens on both families; a kernel without one still has the other.
+            Err(error) if is_family_missing(&error, address) && door.listen.len() > 1 => {
+                warn!(%address, "this kernel has no IPv6: not listening there");
+            }
+            Err(error) => return Err(StartError(format!("doors.openvpn.listen: {error}"))),
+        }
+    }
+    Ok(bound)
+}
+
+fn is_family_missing(error: &io::Error, address: SocketAddr) -> bool {
+    address.is_ipv6()
+        && address.ip().is_unspecified()
+        && matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::AddrNotAvailable)
+}
+
+fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::UdpSocket>> {
+    // Sockets that share a port would also share it with another Warren: ask for it alone first.
+    let alone = sys::udp::bind(address, UdpOptions { reuse_port: false, mark: None })?;
+    if workers == 1 {
+        return Ok(vec![alone]);
+    }
+    drop(alone);
+    let options = UdpOptions { reuse_port: true, mark: None };
+    (0..workers).map(|_| sys::udp::bind(address, options)).collect()
+}
+
+/// A key that cannot change while the server runs keeps its value.
+fn keep<T: Clone + PartialEq>(changed: &mut Changed, key: &'static str, old: &T, new: &mut T) {
+    if old != new {
+        changed.restart.push(key);
+        new.clone_from(old);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // What is behind these locks is whole at every step.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,425 @@
+//! The threads that carry packets, and the control plane's hold on them.
+//!
+//! ```text
+//!   control --submit--> inbox of each worker --(between batches)--> its tables
+//!           <--wait_applied-- epoch that every worker has reached
+//!           <--WorkerEvent--- bounded queue: full = drop and count
+//! ```
+//!
+//! Each worker is one `std::thread` with a queue of the TUN device, a socket of every address
+//! (`SO_REUSEPORT`) and its own copy of the tables. An idle worker is blocked in `epoll_wait`.
+
+mod run;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use contract::{
+    Carrier, DataPlaneOp, Discard, Fabric, FabricOp, Notice, Path, PortId, SocketId, StreamId,
+};
+use dataplane::{Op, PortCounters, PortTotals, Settings, SocketKind, StreamSink, Worker};
+use sys::{Poller, TunQueue, UdpIo, UdpSender, Waker};
+use tokio::sync::Notify;
+use tokio::sync::mpsc::Sender;
+
+/// What the workers are started with.
+#[derive(Debug)]
+pub struct WorkersConfig<B> {
+    /// One queue of the TUN device for each worker. Without any, packets for the host vanish:
+    /// for load generators and tests.
+    pub queues: Vec<TunQueue>,
+    /// How many workers there are if there are no queues.
+    pub without_queues: usize,
+    /// The network's own IPv4 address.
+    pub gateway4: Option<Ipv4Addr>,
+    /// The network's own IPv6 address.
+    pub gateway6: Option<Ipv6Addr>,
+    /// Makes each worker's copy of the fabric.
+    pub fabric: B,
+}
+
+/// Orders to every worker.
+#[derive(Debug)]
+pub enum WorkerOp {
+    /// To the tunnels.
+    DataPlane(DataPlaneOp),
+    /// To the fabric.
+    Fabric(FabricOp),
+    /// Serve an address.
+    AddSocket {
+        /// The number that every worker knows it by.
+        id: SocketId,
+        /// What is spoken there.
+        kind: SocketKind,
+        /// One for each worker, bound to one address; a worker without one of its own sends
+        /// through the first.
+        sockets: Vec<UdpIo>,
+    },
+    /// Stop serving it and close it.
+    RemoveSocket(SocketId),
+}
+
+/// What the control plane hears from the workers.
+#[derive(Debug)]
+pub enum WorkerEvent {
+    /// A datagram that is not for any tunnel.
+    Datagram {
+        /// Where it came from.
+        path: Path,
+        /// What it says.
+        bytes: Vec<u8>,
+    },
+    /// A message for an engine that came out of its tunnel.
+    Control {
+        /// Whose tunnel.
+        port: PortId,
+        /// What it says.
+        bytes: Vec<u8>,
+    },
+    /// Something a worker noticed.
+    Notice {
+        /// About whom.
+        port: PortId,
+        /// What.
+        notice: Notice,
+    },
+    /// A worker cannot go on reading the TUN device.
+    TunFailed(io::Error),
+}
+
+/// The workers, as the control plane holds them; a clone is another hold on the same ones.
+#[derive(Clone, Debug)]
+pub struct Workers(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    workers: Vec<Side>,
+    control: Mutex<Control>,
+    /// Told whenever a worker has reached an epoch.
+    reached: Notify,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What the control plane remembers of what it ordered; locked by the control plane only.
+#[derive(Debug, Default)]
+struct Control {
+    epoch: u64,
+    ports: HashMap<PortId, Vec<Arc<PortCounters>>>,
+    senders: HashMap<SocketId, UdpSender>,
+    discards: [u64; Discard::COUNT],
+}
+
+/// One worker as seen from outside.
+#[derive(Debug)]
+struct Side {
+    inbox: Mutex<Vec<Order>>,
+    /// Whether the inbox is worth locking.
+    has_orders: AtomicBool,
+    waker: Waker,
+    /// The last epoch that is in force here.
+    applied: AtomicU64,
+    discards: [AtomicU64; Discard::COUNT],
+    totals: Arc<PortCounters>,
+}
+
+/// What a worker finds in its inbox.
+#[derive(Debug)]
+enum Order {
+    Op(Op),
+    AddSocket { id: SocketId, kind: SocketKind, io: UdpIo, receives: bool },
+    RemoveSocket(SocketId),
+    Control { port: PortId, bytes: Vec<u8> },
+    Epoch(u64),
+    Stop,
+}
+
+impl Workers {
+    /// Starts one thread per TUN queue.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the system has no thread or descriptor left.
+    pub fn start<F: Fabric + Send + 'static>(
+        config: WorkersConfig<impl Fn() -> F>,
+        events: Sender<WorkerEvent>,
+    ) -> io::Result<Self> {
+        let WorkersConfig { queues, without_queues, gateway4, gateway6, fabric } = config;
+        let queues = if queues.is_empty() {
+            (0..without_queues.max(1)).map(|_| None).collect::<Vec<_>>()
+        } else {
+            queues.into_iter().map(Some).collect()
+        };
+
+        let mut sides = Vec::new();
+        let mut parts = Vec::new();
+        for queue in queues {
+            let offloads = queue.as_ref().map(TunQueue::offloads).unwrap_or_default();
+            let worker = Worker::new(fabric(), &Settings { gateway4, gateway6, offloads });
+            let poller = Poller::new()?;
+            sides.push(Side::new(poller.waker(), worker.totals()));
+            parts.push((worker, poller, queue));
+        }
+        let workers = Self(Arc::new(Shared {
+            workers: sides,
+            control: Mutex::default(),
+            reached: Notify::new(),
+            threads: Mutex::default(),
+        }));
+        for (index, (worker, poller, queue)) in parts.into_iter().enumerate() {
+            let turn = run::Turn::new(
+                Arc::clone(&workers.0),
+                index,
+                worker,
+                poller,
+                queue,
+                events.clone(),
+            );
+            let spawn = turn.and_then(|turn| {
+                std::thread::Builder::new()
+                    .name(format!("worker-{index}"))
+                    .spawn(move || turn.run())
+            });
+            match spawn {
+                Ok(thread) => lock(&workers.0.threads).push(thread),
+                Err(error) => {
+                    workers.stop();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(workers)
+    }
+
+    /// How many workers there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.workers.len()
+    }
+
+    /// Gives every worker the same orders, in order; the epoch that they are in force with.
+    pub fn submit(&self, ops: Vec<WorkerOp>) -> u64 {
+        let mut control = lock(&self.0.control);
+        let mut orders = self.0.workers.iter().map(|_| Vec::new()).collect::<Vec<_>>();
+        for op in ops {
+            control.translate(op, &mut orders);
+        }
+        control.epoch += 1;
+        // Under the lock, so that all workers see all epochs in the same order.
+        for (side, mut orders) in self.0.workers.iter().zip(orders) {
+            orders.push(Order::Epoch(control.epoch));
+            side.order(orders);
+        }
+        control.epoch
+    }
+
+    /// Returns once every worker has carried out what [`submit`](Self::submit) gave `epoch` to.
+    pub async fn wait_applied(&self, epoch: u64) {
+        loop {
+            let reached = self.0.reached.notified();
+            tokio::pin!(reached);
+            // Registered before the look, so a worker in between is not missed.
+            reached.as_mut().enable();
+            if self.applied() >= epoch {
+                return;
+            }
+            reached.await;
+        }
+    }
+
+    /// The last epoch that is in force everywhere.
+    #[must_use]
+    pub fn applied(&self) -> u64 {
+        let applied = self.0.workers.iter().map(|side| side.applied.load(Ordering::Acquire));
+        applied.min().unwrap_or(u64::MAX)
+    }
+
+    /// Gives a stream's packets to the task that owns it. `sink` is asked for one per worker.
+    pub fn add_stream(&self, id: StreamId, sink: impl Fn() -> Box<dyn StreamSink>) {
+        for side in &self.0.workers {
+            side.order(vec![Order::Op(Op::AddStream(id, sink()))]);
+        }
+    }
+
+    /// Forgets a stream.
+    pub fn remove_stream(&self, id: StreamId) {
+        for side in &self.0.workers {
+            side.order(vec![Order::Op(Op::RemoveStream(id))]);
+        }
+    }
+
+    /// Sends an engine's message inside its own tunnel, after everything submitted so far.
+    pub fn send_control(&self, port: PortId, bytes: Vec<u8>) {
+        if let Some(first) = self.0.workers.first() {
+            first.order(vec![Order::Control { port, bytes }]);
+        }
+    }
+
+    /// Sends a control datagram at once, from the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// [`Discard::NoBuffer`] if the kernel has no room or no way to the peer,
+    /// [`Discard::NoRoute`] if the path's socket is gone.
+    pub fn transmit(&self, path: Path, bytes: &[u8]) -> Result<(), Discard> {
+        let Carrier::Udp(socket) = path.carrier else { return Err(Discard::NoRoute) };
+        let sender = lock(&self.0.control).senders.get(&socket).cloned();
+        sender.ok_or(Discard::NoRoute)?.send(path, bytes)
+    }
+
+    /// What a port has carried so far.
+    #[must_use]
+    pub fn counters(&self, port: PortId) -> PortTotals {
+        lock(&self.0.control).ports.get(&port).map(|sides| sum(sides)).unwrap_or_default()
+    }
+
+    /// Ends a port, after everything submitted so far; what it has carried.
+    ///
+    /// A port exists in the workers and in the books from the first order that names it until
+    /// this.
+    pub fn forget(&self, port: PortId) -> PortTotals {
+        let mut control = lock(&self.0.control);
+        for side in &self.0.workers {
+            side.order(vec![Order::Op(Op::Forget(port))]);
+        }
+        control.ports.remove(&port).map(|sides| sum(&sides)).unwrap_or_default()
+    }
+
+    /// What all ports have carried, those that are gone included.
+    #[must_use]
+    pub fn totals(&self) -> PortTotals {
+        sum(self.0.workers.iter().map(|side| &side.totals))
+    }
+
+    /// Whether the kernel still cuts batches of datagrams for us, on every socket.
+    #[must_use]
+    pub fn segments(&self) -> bool {
+        lock(&self.0.control).senders.values().all(UdpSender::segments)
+    }
+
+    /// Counts a control datagram that nobody wanted.
+    pub fn count_discard(&self, why: Discard) {
+        lock(&self.0.control).discards[why as usize] += 1;
+    }
+
+    /// What has been dropped, by [`Discard`] as index.
+    #[must_use]
+    pub fn discards(&self) -> [u64; Discard::COUNT] {
+        let by_control = lock(&self.0.control).discards;
+        let of = |index: usize| {
+            let sides = self.0.workers.iter();
+            let by_workers: u64 =
+                sides.map(|side| side.discards[index].load(Ordering::Relaxed)).sum();
+            by_workers + by_control[index]
+        };
+        std::array::from_fn(of)
+    }
+
+    /// Ends the threads and waits for them; sockets and TUN queues are closed when it returns.
+    pub fn stop(&self) {
+        for side in &self.0.workers {
+            side.order(vec![Order::Stop]);
+        }
+        lock(&self.0.control).senders.clear();
+        for thread in lock(&self.0.threads).drain(..) {
+            // A worker that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Control {
+    /// One op becomes one or more orders to each worker.
+    fn translate(&mut self, op: WorkerOp, orders: &mut [Vec<Order>]) {
+        match op {
+            WorkerOp::DataPlane(op) => {
+                if let DataPlaneOp::Install { port, .. } | DataPlaneOp::SendVia { port, .. } = op {
+                    self.count(port, orders);
+                }
+                for orders in orders {
+                    orders.push(Order::Op(Op::DataPlane(op.clone())));
+                }
+            }
+            WorkerOp::Fabric(op) => {
+                for orders in orders {
+                    orders.push(Order::Op(Op::Fabric(op.clone())));
+                }
+            }
+            WorkerOp::AddSocket { id, kind, sockets } => {
+                let Some(first) = sockets.first().map(UdpIo::share) else { return };
+                self.senders.insert(id, first.sender());
+                let mut own = sockets.into_iter();
+                for orders in orders {
+                    let own = own.next();
+                    let receives = own.is_some();
+                    let io = own.unwrap_or_else(|| first.share());
+                    orders.push(Order::AddSocket { id, kind, io, receives });
+                }
+            }
+            WorkerOp::RemoveSocket(id) => {
+                self.senders.remove(&id);
+                for orders in orders {
+                    orders.push(Order::RemoveSocket(id));
+                }
+            }
+        }
+    }
+
+    /// Gives a port that is named for the first time a counter in every worker.
+    fn count(&mut self, port: PortId, orders: &mut [Vec<Order>]) {
+        let counters = self.ports.entry(port).or_default();
+        if !counters.is_empty() {
+            return;
+        }
+        for orders in orders {
+            let one = Arc::<PortCounters>::default();
+            counters.push(Arc::clone(&one));
+            orders.push(Order::Op(Op::Count { port, counters: one }));
+        }
+    }
+}
+
+impl Side {
+    fn new(waker: Waker, totals: Arc<PortCounters>) -> Self {
+        Self {
+            inbox: Mutex::default(),
+            has_orders: AtomicBool::new(false),
+            waker,
+            applied: AtomicU64::new(0),
+            discards: std::array::from_fn(|_| AtomicU64::new(0)),
+            totals,
+        }
+    }
+
+    fn order(&self, orders: Vec<Order>) {
+        lock(&self.inbox).extend(orders);
+        self.has_orders.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// Everything ordered since the last call; locks only if there is something.
+    fn take_orders(&self) -> Vec<Order> {
+        if self.has_orders.swap(false, Ordering::Acquire) {
+            std::mem::take(&mut *lock(&self.inbox))
+        } else {
+            Vec::new()
+        }
+    }
+}
+
+fn sum<'c>(counters: impl IntoIterator<Item = &'c Arc<PortCounters>>) -> PortTotals {
+    let mut totals = PortTotals::default();
+    counters.into_iter().for_each(|one| totals += one.read());
+    totals
+}
+
+/// Nothing under these locks is left half done by a panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

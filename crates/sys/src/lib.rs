@@ -1,0 +1,16 @@
+//! The only unsafe code: sockets, TUN devices, limits of the operating system.
+//!
+//! Every function is safe to call and every unsafe block is one system call. What the kernel
+//! refuses is remembered and not asked for again.
+#![warn(missing_docs)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod limits;
+pub mod netns;
+pub mod poller;
+pub mod tun;
+pub mod udp;
+
+pub use poller::{Poller, Waker};
+pub use tun::{Tun, TunQueue};
+pub use udp::{ReceiveBuffers, UdpIo, UdpOptions, UdpSender};

@@ -1,0 +1,255 @@
+//! The command line: every command, option and help text.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Where a server keeps everything it must remember.
+const DEFAULT_STATE: &str = "/var/lib/warren";
+
+/// One program that is every VPN server and client a network needs.
+///
+/// `warren up` as root starts a server with nothing else installed and nothing configured: it makes
+/// its own certificates, network, first user and profile, and says where they are. The other
+/// commands ask that server, or work on its state folder while it is not running.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+#[command(after_long_help = "\
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
+
+Results go to stdout, everything else to stderr. RUST_LOG sets the log level of any command,
+for example RUST_LOG=debug or RUST_LOG=info,openvpn=trace.")]
+pub(crate) struct Cli {
+    /// What applies to every command.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What applies to every command.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Global {
+    /// The server's state folder: users, certificates, keys, and the socket to ask it by
+    #[arg(long, global = true, value_name = "DIR", default_value = DEFAULT_STATE)]
+    #[arg(help_heading = "Options of every command", display_order = 900)]
+    pub(crate) state: PathBuf,
+    /// Print results as JSON
+    #[arg(long, global = true)]
+    #[arg(help_heading = "Options of every command", display_order = 901)]
+    pub(crate) json: bool,
+}
+
+/// Which configuration file.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct ConfigFile {
+    /// Configuration file [default: warren.toml in the state folder, if it exists]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start the server and stay in the foreground
+    ///
+    /// The first start makes the state folder, a certificate authority, keys, a user with a random
+    /// password that is shown this once, and a profile for that user. When everything is open it
+    /// prints the line `ready`.
+    ///
+    /// Ctrl-C or SIGTERM tells the peers, ends the sessions and leaves the machine's addresses,
+    /// routes, sysctls and packet filter as they were found; a start after a crash repairs what
+    /// the crash left behind. SIGHUP, like `warren reload`, applies a changed configuration file.
+    Up(ConfigFile),
+    /// Say what is wrong with the configuration and what this machine lacks
+    ///
+    /// Changes nothing. Exit code 0: `warren up` can run here; 1: the machine lacks something that
+    /// it needs; 2: the configuration is wrong.
+    Check(ConfigFile),
+    /// About the configuration file
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Add, change and list users
+    #[command(subcommand)]
+    User(UserCommand),
+    /// List and revoke client certificates
+    #[command(subcommand)]
+    Certificate(CertificateCommand),
+    /// Write a file that connects one device of a user
+    ///
+    /// Every call makes a new client certificate, so that a lost device can be revoked by itself:
+    /// give each device a profile of its own. The profile holds that certificate's private key;
+    /// hand it over by a way that nobody else reads.
+    Profile(ProfileArgs),
+    /// List live sessions
+    Sessions,
+    /// End a session, or every session of a user
+    ///
+    /// The peer is told and may come back; `user disable` and `certificate revoke` keep it out.
+    Kick(KickArgs),
+    /// Show uptime, doors, counters and what was dropped and why
+    Status,
+    /// Apply a changed configuration file
+    ///
+    /// Sessions that the change does not concern stay. A file that is wrong changes nothing, and
+    /// the answer says what is wrong with it.
+    Reload,
+    /// Be a client: connect this machine to a VPN server
+    ///
+    /// Stays in the foreground until Ctrl-C or SIGTERM and then leaves addresses, routes and name
+    /// resolution as they were found. Reconnects by itself when the connection breaks.
+    Connect(ConnectArgs),
+}
+
+/// About the configuration file.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print a configuration file with every key, its default, its unit and its reason
+    Example,
+}
+
+/// Users.
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserCommand {
+    /// Make a user
+    ///
+    /// The password is read from the terminal; without a terminal, or if nothing is typed, a random
+    /// one is made and printed.
+    Add {
+        /// 1 to 64 characters: letters, digits, and . _ @ - (not first . or -)
+        name: String,
+        #[command(flatten)]
+        password: PasswordSource,
+        /// An address that shall always be this user's; give it twice for IPv4 and IPv6
+        #[arg(long, value_name = "IP")]
+        address: Vec<IpAddr>,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// List users
+    List,
+    /// Change a user's password
+    Passwd {
+        /// Whose
+        name: String,
+        #[command(flatten)]
+        password: PasswordSource,
+    },
+    /// Let a user in again
+    Enable {
+        /// Whom
+        name: String,
+    },
+    /// Keep a user out, and end their sessions
+    Disable {
+        /// Whom
+        name: String,
+    },
+    /// Remove a user, revoke their certificates, and end their sessions
+    Remove {
+        /// Whom
+        name: String,
+    },
+    /// Fix a user's addresses, or leave them to the pool again
+    ///
+    /// Live sessions keep the address they have.
+    Address {
+        /// Whose
+        name: String,
+        /// The address; give it twice for IPv4 and IPv6, or not at all to leave it to the pool
+        #[arg(long, value_name = "IP")]
+        address: Vec<IpAddr>,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+}
+
+/// Where a password comes from.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct PasswordSource {
+    /// Read the password from the first line of stdin
+    #[arg(long)]
+    pub(crate) password_stdin: bool,
+}
+
+/// Certificates.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CertificateCommand {
+    /// List the client certificates that profiles were written with
+    List {
+        /// Only this user's
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
+    },
+    /// Refuse a certificate from now on, and end the sessions that it opened
+    Revoke {
+        /// Its serial number, as `certificate list` prints it
+        serial: String,
+    },
+}
+
+/// `profile`.
+#[derive(Args, Debug)]
+pub(crate) struct ProfileArgs {
+    /// For whom
+    pub(crate) name: String,
+    /// For which door
+    #[arg(long, value_enum)]
+    pub(crate) door: Door,
+    /// Where the client finds the server
+    ///
+    /// [default: `remote` of the door's configuration, or else the address of this machine that
+    /// leads to the internet]
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub(crate) remote: Option<String>,
+    /// Write to this file, mode 0600, instead of stdout
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) config: ConfigFile,
+}
+
+/// The protocols that have profiles.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Door {
+    /// A .ovpn file with everything in it
+    Openvpn,
+}
+
+impl Door {
+    /// Its name in the configuration and the API.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Openvpn => "openvpn",
+        }
+    }
+}
+
+/// `kick`.
+#[derive(Args, Debug)]
+pub(crate) struct KickArgs {
+    /// A session's id, or a user's name
+    #[arg(value_name = "ID|USER")]
+    pub(crate) target: String,
+}
+
+/// `connect`.
+#[derive(Args, Debug)]
+pub(crate) struct ConnectArgs {
+    /// The profile: an OpenVPN client configuration (.ovpn)
+    pub(crate) file: PathBuf,
+    /// Read user and password from the first two lines of this file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["user", "password_stdin"])]
+    pub(crate) auth_user_pass: Option<PathBuf>,
+    /// The user to log in as, if the server asks for one
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+    /// Read the password from the first line of stdin
+    #[arg(long, requires = "user")]
+    pub(crate) password_stdin: bool,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,254 @@
+//! `warren connect FILE`
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use backends::StateDir;
+use mgmt::types::Password;
+use shell::{Client, ClientConfig, ClientEvent};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{info, warn};
+
+use crate::admin::runtime;
+use crate::cli::{ConnectArgs, Global};
+use crate::failure::Usage;
+use crate::output::print;
+use crate::running::Running;
+use crate::signals::{Signals, tell_ready};
+use crate::{logging, password};
+
+/// Profiles hold a few certificates; nobody's is larger.
+const MAX_PROFILE: u64 = 1024 * 1024;
+
+/// Everything a client needs to start.
+#[derive(Debug)]
+pub(crate) struct Start {
+    /// Where the profile is, for error messages and files that it names.
+    pub(crate) file: PathBuf,
+    /// What it says.
+    pub(crate) text: String,
+    /// Where to write down what is changed on this machine.
+    pub(crate) state: PathBuf,
+    /// Where user and password come from, if the profile wants any.
+    pub(crate) login: LoginSource,
+}
+
+/// User and password.
+#[derive(Debug)]
+pub(crate) struct Login {
+    /// The name.
+    pub(crate) user: String,
+    /// The password.
+    pub(crate) password: Password,
+}
+
+/// Where user and password come from.
+#[derive(Clone, Debug)]
+pub(crate) enum LoginSource {
+    /// The first two lines of a file.
+    File(PathBuf),
+    /// `--user`, and the first line of stdin.
+    Stdin(String),
+    /// A person at the terminal, asked for what `--user` does not say.
+    Terminal(Option<String>),
+}
+
+/// Reads the arguments and the profile, then stays connected until a signal.
+pub(crate) fn run(global: &Global, args: &ConnectArgs) -> anyhow::Result<()> {
+    logging::start("info");
+    let start = Start {
+        file: args.file.clone(),
+        text: read_profile(&args.file)?,
+        state: global.state.clone(),
+        login: LoginSource::new(args),
+    };
+    runtime()?.block_on(async {
+        let signals = Signals::listen()?;
+        stay_connected(start, signals).await
+    })
+}
+
+async fn stay_connected(start: Start, mut signals: Signals) -> anyhow::Result<()> {
+    let running = launch(start)?;
+    running.until_told(&mut signals, async || info!("a client has nothing to reload")).await
+}
+
+/// Connects.
+fn launch(start: Start) -> anyhow::Result<Running> {
+    let Start { file, text, state, login } = start;
+    let folder = file.parent().map(Path::to_owned).unwrap_or_default();
+    let mut read = |name: &str| {
+        std::fs::read(folder.join(name)).map_err(|error| format!("cannot read it: {error}"))
+    };
+    let profile = openvpn::Profile::parse(&text, &mut read)
+        .map_err(|error| Usage(format!("{}:{error}", file.display())))?;
+    let login = match &profile.login {
+        openvpn::Login::None | openvpn::Login::Given(..) => None,
+        openvpn::Login::Ask => Some(login.login()?),
+        openvpn::Login::AskPassword(user) => Some(login.or_user(user).login()?),
+    };
+    // Each profile has a folder of its own, so that several can be connected at once.
+    let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let clients = StateDir::open(state)?.path().join("clients");
+    let state = StateDir::open(clients)?.path().join(stem.unwrap_or_else(|| "profile".to_owned()));
+    let state = StateDir::open(state)?;
+    let lock = state.lock()?;
+    let client = Client::start(ClientConfig {
+        profile,
+        login: login.map(|login| (login.user, login.password.to_secret())),
+        state: state.path().to_owned(),
+    })
+    .map_err(|error| anyhow::anyhow!("{}: {error}", file.display()))?;
+
+    let (stop, stopped) = oneshot::channel();
+    let (events, mut news) = mpsc::unbounded_channel();
+    let task = tokio::spawn(async move {
+        let reporting = tokio::spawn(async move {
+            while let Some(event) = news.recv().await {
+                report(&event);
+            }
+        });
+        let result = client.run(stopped, events).await;
+        let _ = reporting.await;
+        drop(lock);
+        Ok(result?)
+    });
+    Ok(Running { stop, task })
+}
+
+/// Tells the person at the terminal, and the service manager, how it stands.
+fn report(event: &ClientEvent) {
+    let line = match event {
+        ClientEvent::Connected { remote, lease, facts, device } => {
+            let ipv4 = lease.ipv4.map(|(address, _)| address.to_string());
+            let ipv6 = lease.ipv6.map(|(address, _)| address.to_string());
+            let own = [ipv4, ipv6].into_iter().flatten().collect::<Vec<_>>().join(" and ");
+            tell_ready();
+            format!(
+                "connected to {remote} as {own} on {device} ({}, {})",
+                facts.cipher, facts.control
+            )
+        }
+        ClientEvent::Disconnected { reason } => format!("disconnected: {reason}"),
+    };
+    if let Err(error) = print(&line) {
+        warn!(%error, "nobody reads what the client prints");
+    }
+}
+
+fn read_profile(file: &Path) -> anyhow::Result<String> {
+    let attempt = || -> io::Result<String> {
+        let mut text = String::new();
+        File::open(file)?.take(MAX_PROFILE + 1).read_to_string(&mut text)?;
+        Ok(text)
+    };
+    let text = attempt().map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => {
+            Usage(format!("{}: not a profile: it is not text", file.display()))
+        }
+        _ => Usage(format!("{}: cannot read the profile: {error}", file.display())),
+    })?;
+    if text.len() as u64 > MAX_PROFILE {
+        return Err(Usage(format!("{}: not a profile: larger than 1 MiB", file.display())).into());
+    }
+    Ok(text)
+}
+
+impl LoginSource {
+    fn new(args: &ConnectArgs) -> Self {
+        match (&args.auth_user_pass, &args.user) {
+            (Some(file), _) => Self::File(file.clone()),
+            (None, Some(user)) if args.password_stdin => Self::Stdin(user.clone()),
+            (None, user) => Self::Terminal(user.clone()),
+        }
+    }
+
+    /// The same source, with a name for whoever is asked at the terminal.
+    fn or_user(self, name: &str) -> Self {
+        match self {
+            Self::Terminal(None) => Self::Terminal(Some(name.to_owned())),
+            other => other,
+        }
+    }
+
+    /// Gets user and password, for a profile that wants them.
+    pub(crate) fn login(&self) -> anyhow::Result<Login> {
+        match self {
+            Self::File(file) => {
+                let input = File::open(file).map_err(|error| {
+                    Usage(format!("{}: cannot read user and password: {error}", file.display()))
+                })?;
+                two_lines(BufReader::new(input))
+                    .with_context(|| format!("--auth-user-pass {}", file.display()))
+            }
+            Self::Stdin(user) => Ok(Login {
+                user: user.clone(),
+                password: password::first_line(io::stdin().lock())?,
+            }),
+            Self::Terminal(user) => {
+                if !io::stdin().is_terminal() {
+                    let what = "the server wants a user and a password; give --auth-user-pass \
+                                FILE, or --user NAME with --password-stdin";
+                    return Err(Usage(what.to_owned()).into());
+                }
+                let user = match user {
+                    Some(user) => user.clone(),
+                    None => ask_user()?,
+                };
+                let password = password::prompt(&format!("Password for {user}: "))?;
+                Ok(Login { user, password })
+            }
+        }
+    }
+}
+
+fn two_lines(mut input: impl BufRead) -> anyhow::Result<Login> {
+    let mut user = String::new();
+    input.by_ref().take(1024).read_line(&mut user).context("cannot read the user's name")?;
+    let user = user.trim_end_matches(['\n', '\r']).to_owned();
+    if user.is_empty() {
+        return Err(Usage("the first line must be the user's name".to_owned()).into());
+    }
+    let password = password::first_line(input)
+        .map_err(|_| Usage("the second line must be the password".to_owned()))?;
+    Ok(Login { user, password })
+}
+
+fn ask_user() -> anyhow::Result<String> {
+    let attempt = || -> io::Result<String> {
+        let mut terminal = io::stderr().lock();
+        write!(terminal, "User: ")?;
+        terminal.flush()?;
+        let mut user = String::new();
+        io::stdin().lock().take(1024).read_line(&mut user)?;
+        Ok(user.trim().to_owned())
+    };
+    attempt().context("cannot read the user's name from the terminal; use --user")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_file_has_the_user_and_then_the_password() {
+        let login = two_lines(&b"anna\r\np w\nignored\n"[..]).expect("two lines");
+        assert_eq!((login.user.as_str(), login.password.expose()), ("anna", "p w"));
+
+        for bad in [&b""[..], b"anna", b"anna\n", b"\npassword\n"] {
+            let error = two_lines(bad).expect_err("it has no two lines");
+            assert!(error.is::<Usage>(), "{bad:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_profile_that_is_not_text_is_named() {
+        let error = read_profile(Path::new("/dev/zero")).expect_err("it is endless");
+        assert_eq!(error.to_string(), "/dev/zero: not a profile: larger than 1 MiB");
+
+        let error = read_profile(Path::new("/nowhere/a.ovpn")).expect_err("it is not there");
+        assert!(error.to_string().starts_with("/nowhere/a.ovpn: cannot read the profile: "));
+    }
+}

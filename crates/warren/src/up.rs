@@ -1,0 +1,168 @@
+//! `warren up`
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use backends::{StateDir, StateLock, Store};
+use config::Config;
+use contract::Secret;
+use ipnet::IpNet;
+use mgmt::types::{NewProfile, NewUser};
+use mgmt::{Api, ApiServer, Control, ops};
+use shell::{Server, ServerConfig};
+use tokio::sync::oneshot;
+use tracing::{error, info, warn};
+
+use crate::admin::{config_path, runtime};
+use crate::banner::{Banner, FirstUser};
+use crate::cli::{ConfigFile, Global};
+use crate::control::Live;
+use crate::output::print;
+use crate::running::Running;
+use crate::signals::{Signals, tell_ready};
+use crate::{logging, profile};
+
+/// The setting that says that a first user was made once; removing that user is for good.
+const FIRST_START: &str = "first-start";
+/// Who comes in first.
+const FIRST_USER: &str = "warren";
+
+/// Everything a server needs to start.
+#[derive(Debug)]
+pub(crate) struct Start {
+    /// The checked configuration.
+    pub(crate) config: Config,
+    /// Where it came from, to read it again.
+    pub(crate) config_path: Option<PathBuf>,
+    /// The state folder.
+    pub(crate) state: StateDir,
+    /// Held until the process ends.
+    pub(crate) lock: StateLock,
+    /// Users, certificates and settings.
+    pub(crate) store: Arc<Store>,
+}
+
+/// Reads the configuration, opens the state, then serves until a signal.
+pub(crate) fn run(global: &Global, args: &ConfigFile) -> anyhow::Result<()> {
+    // Before anything is made: a wrong configuration changes nothing.
+    let config_path = config_path(global, args);
+    let config = Config::load(config_path.as_deref())?;
+    logging::start(&config.log.level.to_string());
+
+    let state = StateDir::open(&global.state)?;
+    let lock = state.lock()?;
+    let store = Arc::new(Store::open(&state)?);
+    runtime()?.block_on(async {
+        // Before anything is changed: a signal that arrives early must not leave it changed.
+        let signals = Signals::listen()?;
+        serve(Start { config, config_path, state, lock, store }, signals).await
+    })
+}
+
+async fn serve(start: Start, mut signals: Signals) -> anyhow::Result<()> {
+    let store = Arc::clone(&start.store);
+    let socket = ApiServer::bind(&start.state.api_socket())?;
+    let (running, control, banner) = launch(start).await?;
+    let (close, closed) = oneshot::channel::<()>();
+    let api = Api { store, control: Arc::clone(&control) };
+    let api = tokio::spawn(socket.serve(api, async {
+        let _ = closed.await;
+    }));
+
+    if let Err(error) = print(&banner.to_string()) {
+        warn!(%error, "nobody reads what the server prints");
+    }
+    tell_ready();
+    let result = running.until_told(&mut signals, async || reload(control.as_ref()).await).await;
+    drop(close);
+    if let Ok(Err(error)) = api.await {
+        warn!(%error, "the management API ended early");
+    }
+    result
+}
+
+/// Opens the doors.
+async fn launch(start: Start) -> anyhow::Result<(Running, Arc<dyn Control>, Banner)> {
+    let Start { config, config_path, state, lock, store } = start;
+    let server = Server::start(ServerConfig {
+        config,
+        config_path,
+        state: state.path().to_owned(),
+        store: Arc::clone(&store),
+    })
+    .await?;
+    // Only a server that runs shows a password: one that fails to start has not used up the first.
+    let first_user = match first_user(&state, &store, &server.config()) {
+        Ok(first_user) => first_user,
+        Err(error) => {
+            server.stop().await;
+            return Err(error);
+        }
+    };
+
+    let banner = banner(&server, first_user);
+    let control = Arc::new(Live(server.clone()));
+    let (stop, stopped) = oneshot::channel();
+    let task = tokio::spawn(async move {
+        let _ = stopped.await;
+        for line in server.stop().await {
+            warn!("{line}");
+        }
+        drop(lock);
+        Ok(())
+    });
+    Ok((Running { stop, task }, control, banner))
+}
+
+/// Makes the first user of a fresh state folder, and a profile for it.
+fn first_user(
+    state: &StateDir,
+    store: &Store,
+    config: &Config,
+) -> anyhow::Result<Option<FirstUser>> {
+    if store.setting(FIRST_START)?.is_some() {
+        return Ok(None);
+    }
+    let first_user = if store.users()?.is_empty() {
+        let new = NewUser { name: FIRST_USER.to_owned(), password: None, addresses: Vec::new() };
+        let created = ops::add_user(store, config, &new)?;
+        let wanted =
+            NewProfile { user: FIRST_USER.to_owned(), door: "openvpn".to_owned(), remote: None };
+        let made = ops::new_profile(store, config, &wanted)?;
+        let file = state.profiles().join(&made.file_name);
+        profile::write(&file, &made.text)?;
+        created.generated_password.map(|password| FirstUser {
+            user: FIRST_USER.to_owned(),
+            password: password.expose().to_owned(),
+            profile: file,
+        })
+    } else {
+        None
+    };
+    store.set_setting(FIRST_START, &Secret::new("done"))?;
+    Ok(first_user)
+}
+
+fn banner(server: &Server, first_user: Option<FirstUser>) -> Banner {
+    let doors = server.doors().into_iter().flat_map(|door| {
+        door.listen.into_iter().map(move |address| (door.name.to_owned(), format!("{address}/udp")))
+    });
+    let network = |is_ipv4: bool| {
+        let mut own = server.summary().addresses.iter();
+        own.find(|net| matches!(net, IpNet::V4(_)) == is_ipv4)
+            .map(|net| format!("{}, here {}", net.trunc(), net.addr()))
+    };
+    Banner { doors: doors.collect(), network4: network(true), network6: network(false), first_user }
+}
+
+/// SIGHUP has nobody to answer but the log.
+async fn reload(control: &dyn Control) {
+    match control.reload().await {
+        Ok(reloaded) => info!(
+            applied = reloaded.applied.join(", "),
+            needs_restart = reloaded.restart.join(", "),
+            "configuration read again"
+        ),
+        Err(failure) => error!(%failure, "the configuration stays as it was"),
+    }
+}

@@ -1,0 +1,1 @@
+//! Side-by-side benchmarks in network namespaces.

@@ -273,7 +273,7 @@ impl Workers {
     /// What a port has carried so far.
     #[must_use]
     pub fn counters(&self, port: PortId) -> PortTotals {
-        lock(&self.0.control).ports.get(&port).map(|sides| sum(sides)).unwrap_or_default()
+        lock(&self.0.control).ports.get(&port).map(sum).unwrap_or_default()
     }
 
     /// Ends a port, after everything submitted so far; what it has carried.

@@ -368,6 +368,23 @@ mod tests {
     }
 
     #[test]
+    fn a_path_narrower_than_the_datagrams_fragments_them_and_costs_no_other_path_its_batches() {
+        let narrow = ["link", "set", "lo", "mtu", "1300", "up"];
+        let ip = || std::process::Command::new("ip").args(narrow).status();
+        if !crate::netns::enter_fresh() || !ip().is_ok_and(|status| status.success()) {
+            eprintln!("skipped: needs iproute2");
+            return;
+        }
+        let (left, _) = endpoint(0);
+        let (right, address) = endpoint(0);
+
+        left.sender.0.send(to(address), &[5; 2900], 1400).unwrap();
+
+        assert_eq!(receive(&right, 2900).concat_bytes(), [5; 2900]);
+        assert!(left.segments());
+    }
+
+    #[test]
     fn an_impossible_destination_does_not_cost_segmentation() {
         let (left, address) = endpoint(0);
         let nowhere = Path { local: Some([192, 0, 2, 77].into()), ..to(address) };

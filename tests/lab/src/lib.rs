@@ -50,7 +50,7 @@ pub use peer::{Mark, Output, Peer};
 pub use pki::{Identity, Pki};
 pub use probe::{Ping, PingReport, SourceMirror, all, eventually, ping, ping_every, source_seen};
 pub use relay::{Counters, Flow, Impairment, Relay};
-pub use traffic::{Iperf, IperfReport, transfer};
+pub use traffic::{Iperf, IperfReport, RunningIperf, transfer};
 pub use world::World;
 
 use std::time::Duration;

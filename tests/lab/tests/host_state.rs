@@ -97,8 +97,8 @@ fn the_last_of_two_restores_whichever_it_is() {
 #[test]
 fn the_state_folder_is_private_and_kept() {
     scenario("state", |lab| {
-        let server = lab.namespace("server")?;
-        let warren = Warren::up(&server, "warren", &config(&[], &[]))?;
+        let world = World::new(lab, 0)?;
+        let warren = Warren::up(&world.server, "warren", &config(&[], &[]))?;
         warren.home().add_user("alice", PASSWORD)?;
         let mode = fs::metadata(warren.home().state())?.permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
@@ -139,8 +139,8 @@ fn the_first_start_shows_a_password_once_and_it_works() {
 #[test]
 fn status_names_the_doors_and_counts() {
     scenario("status", |lab| {
-        let server = lab.namespace("server")?;
-        let warren = Warren::up(&server, "warren", &config(&[], &[]))?;
+        let world = World::new(lab, 0)?;
+        let warren = Warren::up(&world.server, "warren", &config(&[], &[]))?;
 
         let status: serde_json::Value =
             serde_json::from_str(&warren.home().run(&["status", "--json"])?)?;
@@ -286,6 +286,8 @@ fn usage_errors_exit_with_2_and_failures_with_1() {
         assert_eq!(home.try_run(&["kick"])?.status.code(), Some(2));
         assert_eq!(home.try_run(&["sessions"])?.status.code(), Some(1));
         assert_eq!(home.try_run(&["status"])?.status.code(), Some(1));
+        assert_eq!(home.try_run(&["user", "list"])?.status.code(), Some(1));
+        home.add_user("alice", PASSWORD)?;
         assert_eq!(home.try_run(&["user", "list"])?.status.code(), Some(0));
         assert_eq!(home.try_run(&["config", "example"])?.status.code(), Some(0));
         Ok(())

@@ -296,13 +296,14 @@ fn a_full_network_refuses_clearly() {
         let world = World::new(lab, 1)?;
         let network = ["ipv4 = \"10.86.0.0/29\"", "ipv6 = \"off\""];
         let warren = Warren::up(&world.server, "warren", &config(&network, &[]))?;
-        let profile = warren.user_with_profile("alice", PASSWORD, &World::SERVER4.to_string())?;
-        // Clients without a device: any number fits into one namespace.
+        warren.home().add_user("alice", PASSWORD)?;
+        // Clients without a network device: any number fits into one namespace.
         let options = ["--dev", "null", "--ifconfig-noexec", "--route-noexec"];
         let credentials = Some(("alice", PASSWORD));
 
         let mut members = Vec::new();
         let refused = loop {
+            let profile = warren.home().profile("alice", &World::SERVER4.to_string())?;
             let client = Client::start(&world.clients[0], &profile, credentials, &options)?;
             let connected = eventually(PATIENCE, || {
                 let (up, refused) = (lab::openvpn::UP, "AUTH_FAILED");
@@ -328,6 +329,7 @@ fn a_full_network_refuses_clearly() {
 
         members.pop().ok_or_else(|| anyhow!("no member"))?.stop()?;
         warren.wait_sessions(4, PATIENCE)?;
+        let profile = warren.home().profile("alice", &World::SERVER4.to_string())?;
         let retry = Client::start(&world.clients[0], &profile, credentials, &options)?;
         retry.wait_connected()
     });

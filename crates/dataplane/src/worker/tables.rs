@@ -158,6 +158,7 @@ impl<F: Fabric> Tables<F> {
         };
         let mut opened = entry.tunnel.open(datagram)?;
         entry.counters.heard();
+        self.totals.heard();
         if !is_same(known, path) && !seen_roaming.contains(&key) && !seen_roaming.is_full() {
             seen_roaming.push(key);
             let notice = Punt::Notice { port: entry.port, notice: Notice::Roamed { key, path } };

@@ -22,12 +22,11 @@ pub(super) fn find(asked: Option<&str>, door: &OpenVpn) -> Result<(String, u16),
         return Ok((remote.host.clone(), remote.port.unwrap_or_else(|| own_port(door))));
     }
 
-    reachable(&door.listen, outward).map(|(ip, port)| (ip.to_string(), port)).ok_or_else(|| {
-        Failure::invalid(
-            "this machine has no address that leads anywhere; say where clients find it with \
-             --remote HOST[:PORT], or with doors.openvpn.remote in the configuration",
-        )
-    })
+    // A machine cut off from the internet still serves its own links; one without any link, itself.
+    let found = reachable(&door.listen, outward)
+        .or_else(|| reachable(&door.listen, on_a_link))
+        .unwrap_or_else(|| (Ipv4Addr::LOCALHOST.into(), own_port(door)));
+    Ok((found.0.to_string(), found.1))
 }
 
 /// A host and port as a person writes them.
@@ -56,6 +55,25 @@ fn reachable(
             ip => Some(ip),
         }?;
         Some((ip, address.port()))
+    })
+}
+
+/// An address that this machine has on one of its links, in the family of `far`; not one of a
+/// network of ours.
+fn on_a_link(far: IpAddr) -> Option<IpAddr> {
+    let links = nix::ifaddrs::getifaddrs().ok()?.filter(|link| {
+        let up = link.flags.contains(nix::net::if_::InterfaceFlags::IFF_UP);
+        up && !link.interface_name.starts_with("warren")
+    });
+    links.filter_map(|link| link.address).find_map(|address| {
+        let ip = match far {
+            IpAddr::V4(_) => IpAddr::from(address.as_sockaddr_in()?.ip()),
+            IpAddr::V6(_) => {
+                let ip = address.as_sockaddr_in6()?.ip();
+                (!ip.is_unicast_link_local()).then_some(IpAddr::from(ip))?
+            }
+        };
+        (!ip.is_loopback()).then_some(ip)
     })
 }
 

@@ -18,13 +18,26 @@ pub trait Acceptor {
     fn claims(&self, first: &[u8]) -> Claim;
 
     /// Finds the engine for a datagram; may write a stateless reply (cookie, retry, reset).
-    fn route(&mut self, now: Instant, path: &Path, datagram: &mut [u8], reply: &mut Vec<u8>) -> Route;
+    fn route(
+        &mut self,
+        now: Instant,
+        path: &Path,
+        datagram: &mut [u8],
+        reply: &mut Vec<u8>,
+    ) -> Route;
 
     /// Creates the engine for a peer that proved worth the memory; `arrival` is the datagram for
     /// which [`route`](Self::route) said [`Route::New`], and the first that the caller feeds it.
     ///
     /// Returns `None` when a limit is reached.
-    fn accept(&mut self, now: Instant, arrival: Arrival<'_>, session: SessionId, port: PortId, seed: [u8; 32]) -> Option<Self::Engine>;
+    fn accept(
+        &mut self,
+        now: Instant,
+        arrival: Arrival<'_>,
+        session: SessionId,
+        port: PortId,
+        seed: [u8; 32],
+    ) -> Option<Self::Engine>;
 
     /// Forgets an engine that ended.
     fn forget(&mut self, session: SessionId);

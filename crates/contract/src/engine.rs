@@ -281,7 +281,9 @@ impl Fatal {
     pub fn cause(self) -> TerminateCause {
         match self {
             Self::PeerGone => TerminateCause::LostCarrier,
-            Self::ProtocolViolation(_) | Self::Denied(_) | Self::Tls(_) => TerminateCause::UserError,
+            Self::ProtocolViolation(_) | Self::Denied(_) | Self::Tls(_) => {
+                TerminateCause::UserError
+            }
             Self::Finished(cause) => cause,
             Self::Local(_) => TerminateCause::NasError,
         }
@@ -292,7 +294,10 @@ impl Fatal {
     pub fn reason(self) -> &'static str {
         match self {
             Self::PeerGone => "the peer fell silent",
-            Self::ProtocolViolation(what) | Self::Denied(what) | Self::Tls(what) | Self::Local(what) => what,
+            Self::ProtocolViolation(what)
+            | Self::Denied(what)
+            | Self::Tls(what)
+            | Self::Local(what) => what,
             Self::Finished(_) => "finished",
         }
     }

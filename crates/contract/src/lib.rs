@@ -19,7 +19,8 @@ mod path;
 mod tunnel;
 
 pub use aaa::{
-    AuthContext, Authenticator, BoxFuture, Credentials, DenyReason, Grant, Secret, Verdict as AuthVerdict,
+    AuthContext, Authenticator, BoxFuture, Credentials, DenyReason, Grant, Secret,
+    Verdict as AuthVerdict,
 };
 pub use acceptor::{Acceptor, Arrival, Claim, Route};
 pub use engine::{
@@ -27,7 +28,8 @@ pub use engine::{
     Output, SessionFacts, TerminateCause, Transmit,
 };
 pub use hub::{
-    AttachRequest, DnsSettings, Fabric, FabricOp, Lease, Network, NoLease, PacketHead, Plug, Verdict,
+    AttachRequest, DnsSettings, Fabric, FabricOp, Lease, Network, NoLease, PacketHead, Plug,
+    Verdict,
 };
 pub use path::{Carrier, HOST_PORT, Path, PortId, SessionId, SocketId, StreamId, Via};
 pub use tunnel::{ContentKind, Discard, Frame, Opened, Tunnel, TunnelKey};

@@ -57,8 +57,7 @@ impl<'a> Reader<'a> {
     ///
     /// `Truncated` if fewer are left.
     pub fn bytes(&mut self, len: usize, what: &'static str) -> Result<&'a [u8], Malformed> {
-        let (head, rest) =
-            self.rest.split_at_checked(len).ok_or(Malformed::Truncated { what })?;
+        let (head, rest) = self.rest.split_at_checked(len).ok_or(Malformed::Truncated { what })?;
         self.rest = rest;
         Ok(head)
     }

@@ -124,6 +124,12 @@ impl StateDir {
         self.path.join("profiles")
     }
 
+    /// Where clients that connect from here keep what they change: a folder for each profile.
+    #[must_use]
+    pub fn clients(&self) -> PathBuf {
+        self.path.join("clients")
+    }
+
     /// Claims the folder for a running server, until the lock is dropped or the process dies.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use backends::random_bytes;
+use backends::{StateDir, random_bytes};
 use contract::{
     Answer, Ask, Carrier, Command, Event, FabricOp, Farewell, Fatal, Input, Lease, Path, Plug,
     PortId, Secret, SessionFacts, SocketId, TerminateCause, Via, WallClock,
@@ -50,7 +50,7 @@ pub enum ClientEvent {
         /// To whom.
         remote: SocketAddr,
         /// What we were given.
-        lease: Lease,
+        lease: Box<Lease>,
         /// Cipher and so on.
         facts: SessionFacts,
         /// The TUN device.
@@ -94,6 +94,23 @@ pub struct Client {
     /// The addresses that each name had when it was last resolved.
     known: Vec<Vec<IpAddr>>,
     attempts: u16,
+}
+
+/// Undoes what clients that were cut off left behind: each of them had a folder in `clients`.
+///
+/// Folders that somebody works with are left alone.
+pub fn repair_clients(clients: &std::path::Path) {
+    for entry in std::fs::read_dir(clients).into_iter().flatten().flatten() {
+        let repaired = StateDir::open(entry.path()).ok().and_then(|folder| {
+            let _lock = folder.lock().ok()?;
+            Some(Journal::open(folder.path()).and_then(|journal| journal.repair()))
+        });
+        match repaired {
+            None => {}
+            Some(Ok(lines)) => lines.iter().for_each(|line| warn!("{line}")),
+            Some(Err(error)) => warn!("{error}"),
+        }
+    }
 }
 
 /// How one attempt ended.
@@ -384,7 +401,7 @@ impl Client {
                     }
                     Effect::Event(Event::Up(facts)) => {
                         connection.up = true;
-                        let lease = connection.lease();
+                        let lease = Box::new(connection.lease());
                         let (remote, device) = (connection.server, self.device.clone());
                         let _ =
                             events.send(ClientEvent::Connected { remote, lease, facts, device });

@@ -80,14 +80,19 @@ pub enum Which {
     Socket(SocketId),
 }
 
+/// A change to an acceptor, carried out between two datagrams.
+pub(crate) type Change<A> = Box<dyn FnOnce(Instant, &mut A) + Send>;
+
 /// Orders to a driver.
 pub(crate) enum Order<A> {
     /// End sessions; answers how many.
     End(Which, Farewell, oneshot::Sender<u64>),
+    /// End sessions, and answer when they have said goodbye.
+    Drain(Which, oneshot::Sender<()>),
     /// List sessions.
     List(oneshot::Sender<Vec<SessionInfo>>),
     /// Change the acceptor.
-    Change(Box<dyn FnOnce(Instant, &mut A) + Send>),
+    Change(Change<A>),
     /// End everything, and answer when it is over.
     Stop(oneshot::Sender<()>),
 }
@@ -106,7 +111,15 @@ pub(crate) struct Driver<A: Acceptor> {
     /// One open question per engine at most, so the queue is as long as the list of sessions.
     answers: mpsc::UnboundedSender<Answered>,
     stopping: Option<oneshot::Sender<()>>,
+    leaving: Vec<Leaving>,
     reply: Vec<u8>,
+}
+
+/// Sessions that somebody waits to see gone.
+#[derive(Debug)]
+struct Leaving {
+    left: BTreeSet<SessionId>,
+    done: oneshot::Sender<()>,
 }
 
 type Answered = (SessionId, AskId, Answer);
@@ -147,6 +160,7 @@ where
             half_open: 0,
             answers,
             stopping: None,
+            leaving: Vec::new(),
             reply: Vec::new(),
         };
         (driver, answered)
@@ -190,6 +204,14 @@ where
                     self.feed(*session, Input::Command(Command::Disconnect(farewell)));
                 }
                 let _ = done.send(meant.len() as u64);
+            }
+            Order::Drain(which, done) => {
+                let left = self.select(&which).into_iter().collect::<BTreeSet<_>>();
+                self.leaving.push(Leaving { left: left.clone(), done });
+                for session in left {
+                    self.feed(session, Input::Command(Command::Disconnect(Farewell::Shutdown)));
+                }
+                self.tell_drained();
             }
             Order::List(list) => {
                 let _ = list.send(self.list());
@@ -479,6 +501,13 @@ where
         }
     }
 
+    /// Tells whoever waits for sessions that are all gone.
+    fn tell_drained(&mut self) {
+        for leaving in self.leaving.extract_if(.., |leaving| leaving.left.is_empty()) {
+            let _ = leaving.done.send(());
+        }
+    }
+
     fn finish(&mut self, session: SessionId) {
         let Some(running) = self.sessions.remove(&session) else { return };
         if let Some(at) = running.deadline {
@@ -490,6 +519,10 @@ where
         if running.up.is_none() {
             self.half_open = self.half_open.saturating_sub(1);
         }
+        for leaving in &mut self.leaving {
+            leaving.left.remove(&session);
+        }
+        self.tell_drained();
         self.by_port.remove(&running.port);
         self.acceptor.forget(session);
         if running.lease.is_some() {

@@ -21,6 +21,6 @@ mod pump;
 mod server;
 pub mod workers;
 
-pub use client::{Client, ClientConfig, ClientEvent, ClientFailure};
+pub use client::{Client, ClientConfig, ClientEvent, ClientFailure, repair_clients};
 pub use driver::{SessionInfo, Which};
 pub use server::{Changed, DoorInfo, ReloadError, Server, ServerConfig, StartError, Summary};

@@ -26,7 +26,7 @@ use tracing::{error, info, warn};
 
 use crate::clock;
 use crate::door::{Surroundings, responder};
-use crate::driver::{Driver, Order, Services, SessionInfo, Which};
+use crate::driver::{Change, Driver, Order, Services, SessionInfo, Which};
 use crate::leases::StoreMemory;
 use crate::workers::{WorkerEvent, WorkerOp, Workers, WorkersConfig};
 
@@ -536,7 +536,7 @@ impl Server {
         let mut door = self.0.door.lock().await;
         if let Some(door) = &mut *door {
             let responder = Arc::new(responder);
-            let change: Box<dyn FnOnce(Instant, &mut Door) + Send> =
+            let change: Change<Door> =
                 Box::new(move |now, acceptor| acceptor.reconfigure(now, responder));
             let _ = door.orders.send(Order::Change(change)).await;
             self.add_sockets(door, bound)
@@ -556,21 +556,12 @@ impl Server {
             door.sockets = open;
             closing
         };
+        // The farewells leave through the sockets that are to be closed.
         for (_, id) in &closing {
-            self.end_sessions(Which::Socket(*id), Farewell::Shutdown).await;
-        }
-        if !closing.is_empty() {
-            // The farewells leave through the sockets that are to be closed.
-            let gone = async {
-                loop {
-                    let sessions = self.sessions().await;
-                    if sessions.iter().all(|(info, _)| !stale.contains(&info.remote)) {
-                        return;
-                    }
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            };
-            let _ = tokio::time::timeout(Duration::from_millis(500), gone).await;
+            let Some(orders) = self.orders().await else { continue };
+            let (done, drained) = oneshot::channel();
+            let _ = orders.send(Order::Drain(Which::Socket(*id), done)).await;
+            let _ = tokio::time::timeout(FAREWELL_TIME, drained).await;
         }
         for (address, id) in closing {
             self.0.services.workers.submit(vec![WorkerOp::RemoveSocket(id)]);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use backends::StateDir;
 use mgmt::types::Password;
-use shell::{Client, ClientConfig, ClientEvent};
+use shell::{Client, ClientConfig, ClientEvent, repair_clients};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
@@ -91,8 +91,9 @@ fn launch(start: Start) -> anyhow::Result<Running> {
     };
     // Each profile has a folder of its own, so that several can be connected at once.
     let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-    let clients = StateDir::open(state)?.path().join("clients");
-    let state = StateDir::open(clients)?.path().join(stem.unwrap_or_else(|| "profile".to_owned()));
+    let clients = StateDir::open(StateDir::open(state)?.clients())?;
+    repair_clients(clients.path());
+    let state = clients.path().join(stem.unwrap_or_else(|| "profile".to_owned()));
     let state = StateDir::open(state)?;
     let lock = state.lock()?;
     let client = Client::start(ClientConfig {

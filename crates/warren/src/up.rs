@@ -9,7 +9,7 @@ use contract::Secret;
 use ipnet::IpNet;
 use mgmt::types::{NewProfile, NewUser};
 use mgmt::{Api, ApiServer, Control, ops};
-use shell::{Server, ServerConfig};
+use shell::{Server, ServerConfig, repair_clients};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
@@ -84,6 +84,7 @@ async fn serve(start: Start, mut signals: Signals) -> anyhow::Result<()> {
 /// Opens the doors.
 async fn launch(start: Start) -> anyhow::Result<(Running, Arc<dyn Control>, Banner)> {
     let Start { config, config_path, state, lock, store } = start;
+    repair_clients(&state.clients());
     let server = Server::start(ServerConfig {
         config,
         config_path,

@@ -203,12 +203,12 @@ pub(crate) fn build_release(workspace: &Workspace) -> Result<PathBuf> {
 fn lab(workspace: &Workspace, _: &Plan, tally: &mut Tally) -> Result<()> {
     // A no-op after the step `build`; alone, the lab must not test last week's program.
     let binary = build_release(workspace)?;
-    // Labs mostly wait for timers of protocols, so even two cores run two of them; more than four
+    // Labs mostly wait for timers of protocols, so two cores run four of them; more than that
     // starve each other of processor time, and handshakes begin to time out.
-    let threads = thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 4));
+    let threads = thread::available_parallelism().map_or(2, |cores| (2 * cores.get()).clamp(2, 4));
     process::run_and_read(
         workspace
-            .cargo(["test", "--release", "--locked", "--no-fail-fast", "--package", "lab", "--"])
+            .cargo(["test", "--locked", "--no-fail-fast", "--package", "lab", "--"])
             .arg(format!("--test-threads={threads}"))
             .env("WARREN_BIN", binary),
         |line| tally.read(line),

@@ -63,6 +63,7 @@ pub(crate) fn run(global: &Global, args: &ConfigFile, output: Output) -> anyhow:
     let mut findings = of_the_host(&Facts::gather(), &config);
     findings.extend(of_the_doors(&config, is_running));
     findings.push(of_offloads());
+    findings.extend(of_the_tun_device());
     let report = Report { config: path.map(|path| path.display().to_string()), findings };
     output.show(&report, text)?;
 
@@ -193,6 +194,25 @@ fn of_offloads() -> Finding {
             format!("no UDP GSO and GRO ({}): several times slower", errno.desc()),
         ),
     }
+}
+
+/// Asks a device that is gone again at once; without TUN there is nothing to ask, and the missing
+/// device is a finding of its own.
+fn of_the_tun_device() -> Option<Finding> {
+    let offloads = sys::Tun::open("warren%d", 1).ok()?.offloads();
+    Some(match (offloads.gso, offloads.uso) {
+        (true, true) => finding("TUN offloads", Grade::Ok, ""),
+        (true, false) => finding(
+            "TUN offloads",
+            Grade::Ok,
+            "TCP only: UDP segmentation needs Linux 6.2, which makes UDP inside the tunnel faster",
+        ),
+        (false, _) => finding(
+            "TUN offloads",
+            Grade::Warning,
+            "no segmentation offload on TUN devices: several times slower",
+        ),
+    })
 }
 
 fn udp(family: AddressFamily) -> nix::Result<OwnedFd> {

@@ -237,6 +237,33 @@ fn big_transfers_arrive_unchanged_both_ways() {
 }
 
 #[test]
+fn several_workers_carry_every_session_through_renewals() {
+    const LEN: u64 = 10_000_001;
+    scenario("workers", |lab| {
+        let world = World::new(lab, 3)?;
+        let config = config(&[], &["renegotiate = 5"]) + "[server]\nworkers = 3\n";
+        let warren = Warren::up(&world.server, "warren", &config)?;
+        let mut clients = Vec::new();
+        for (namespace, user) in world.clients.iter().zip(USERS) {
+            let profile = warren.user_with_profile(user, PASSWORD, &World::SERVER4.to_string())?;
+            clients.push(Client::connect(namespace, &profile, Some((user, PASSWORD)), &[])?);
+        }
+
+        // Two renewals pass; whichever worker has a packet knows the keys for it.
+        for round in 0..12 {
+            for (from, to) in [(0, 1), (1, 2), (2, 0)] {
+                let (from, to) = (&clients[from], &clients[to]);
+                assert_eq!(ping(from.namespace(), to.address4()?, 10)?.lost(), 0, "round {round}");
+            }
+        }
+        let (a, b) = (&clients[0], &clients[1]);
+        transfer(a.namespace(), b.namespace(), SocketAddr::new(b.address4()?, 9000), LEN)?;
+        transfer(&world.server, a.namespace(), SocketAddr::new(a.address4()?, 9001), LEN)?;
+        Ok(())
+    });
+}
+
+#[test]
 fn every_device_and_every_copy_of_a_profile_has_an_address_of_its_own() {
     scenario("devices", |lab| {
         let world = World::new(lab, 3)?;

@@ -32,7 +32,7 @@ const HOST_ROUNDS: usize = 16;
 /// A forwarder at both ends of the cable.
 #[derive(Debug)]
 pub(crate) struct Limit {
-    ends: Vec<End>,
+    _ends: Vec<End>,
 }
 
 #[derive(Debug)]
@@ -45,7 +45,7 @@ struct End {
 impl Limit {
     pub(crate) fn start(arena: &Arena, mtu: u16) -> Result<Self> {
         Ok(Self {
-            ends: vec![
+            _ends: vec![
                 End::start(&arena.server, (Arena::SERVER, SERVER), Arena::CLIENT, mtu)?,
                 End::start(&arena.client, (Arena::CLIENT, CLIENT), Arena::SERVER, mtu)?,
             ],

@@ -42,7 +42,10 @@ impl fmt::Display for Spread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let digits = f.precision().unwrap_or(2);
         let Self { median, min, max, .. } = self;
-        f.pad(&format!("{median:.digits$} ({min:.digits$}–{max:.digits$})"))
+        let text = format!("{median:.digits$} ({min:.digits$}–{max:.digits$})");
+        // Not `pad`: it takes the precision for the longest that the text may be.
+        let width = f.width().unwrap_or_default();
+        write!(f, "{text:>width$}")
     }
 }
 
@@ -209,6 +212,7 @@ mod tests {
     #[test]
     fn the_median_is_in_the_middle() {
         assert_eq!(Spread::of(&[3.0, 1.0, 2.0]).unwrap().to_string(), "2.00 (1.00–3.00)");
+        assert_eq!(format!("{:>9.0}", Spread::of(&[3.0]).unwrap()), "  3 (3–3)");
         assert_eq!(Spread::of(&[4.0, 1.0]).unwrap().median, 2.5);
         assert_eq!(Spread::of(&[]), None);
     }

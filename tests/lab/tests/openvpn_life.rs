@@ -10,6 +10,7 @@ use lab::warren::{GATEWAY4, Home, Session, Warren, config};
 use lab::{
     Impairment, Iperf, Lab, Namespace, PATIENCE, Pki, World, eventually, ping, ping_every, scenario,
 };
+use nix::sys::signal::Signal;
 
 const USER: &str = "alice";
 const PASSWORD: &str = "long enough for a test";
@@ -445,5 +446,43 @@ fn a_reload_that_does_not_concern_a_session_leaves_it_alone() {
         assert!(format!("{bad}").contains("nonsense"), "{bad}");
         assert!(warren.sessions()?.iter().any(|session| session.id == before.id));
         check_ping(client.namespace())
+    });
+}
+
+#[test]
+fn addresses_open_and_close_while_other_sessions_go_on() {
+    scenario("listen", |lab| {
+        let world = World::new(lab, 2)?;
+        let listening = |ports: &str| config(&[], &[ports]);
+        let one = "listen = [\"0.0.0.0:1194\"]";
+        let two = "listen = [\"0.0.0.0:1194\", \"0.0.0.0:1200\"]";
+        let other = "listen = [\"0.0.0.0:1200\"]";
+        let warren = Warren::up(&world.server, "warren", &listening(one))?;
+        let profile = warren.user_with_profile(USER, PASSWORD, &World::SERVER4.to_string())?;
+        let _first = Client::connect(&world.clients[0], &profile, CREDENTIALS, &[])?;
+        let first = warren.session_of(USER)?;
+
+        warren.home().write_config(&listening(two))?;
+        warren.peer().signal(Signal::SIGHUP)?;
+        warren.peer().wait_for("configuration read again", PATIENCE)?;
+        let away = format!("{}:1200", World::SERVER4);
+        let profile = warren.user_with_profile("bob", PASSWORD, &away)?;
+        let second = Client::connect(&world.clients[1], &profile, Some(("bob", PASSWORD)), &[])?;
+        assert_eq!(warren.session_of(USER)?.id, first.id);
+
+        // Only who came through the address that closes has to go.
+        let bob = warren.session_of("bob")?;
+        warren.home().write_config(&listening(other))?;
+        warren.home().run(&["reload"])?;
+        wait_gone(&warren, &first, Duration::from_secs(5))?;
+        assert_eq!(warren.session_of("bob")?.id, bob.id);
+        check_ping(second.namespace())?;
+
+        warren.home().write_config(&listening("enabled = false"))?;
+        warren.home().run(&["reload"])?;
+        wait_gone(&warren, &bob, Duration::from_secs(5))?;
+        let status = warren.home().run(&["status"])?;
+        ensure!(status.contains("disabled"), "{status}");
+        Ok(())
     });
 }

@@ -157,8 +157,11 @@ pub enum DataPlaneOp {
         /// Where it is.
         path: Path,
     },
-    /// Accept nothing more under `key`.
+    /// Accept nothing more under `key`, if it is still this port's: a key that names an address
+    /// may be somebody else's by now.
     Remove {
+        /// Whose.
+        port: PortId,
         /// Which tunnel.
         key: TunnelKey,
     },

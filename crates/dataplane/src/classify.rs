@@ -26,6 +26,9 @@ pub enum Class {
 const P_DATA_V1: u8 = 6;
 /// Data with a peer-id in front.
 const P_DATA_V2: u8 = 9;
+/// The longest control packet, in bytes: 2048 of payload and every header around it. Longer ones
+/// would only fill the queue to the engines.
+const MAX_CONTROL: usize = 2304;
 /// The peer-id of a peer that was never given one.
 const NO_PEER_ID: u32 = 0x00ff_ffff;
 
@@ -58,7 +61,7 @@ fn openvpn(
         P_DATA_V2 if datagram.len() >= 4 => Class::Tunnel(by_peer_id(key_id).unwrap_or(by_address)),
         // P_CONTROL_SOFT_RESET_V1, P_CONTROL_V1, P_ACK_V1, the hard resets of version 2 and 3,
         // and P_CONTROL_WKC_V1.
-        3 | 4 | 5 | 7 | 8 | 10 | 11 => Class::Control,
+        3 | 4 | 5 | 7 | 8 | 10 | 11 if datagram.len() <= MAX_CONTROL => Class::Control,
         _ => Class::Nothing,
     }
 }
@@ -114,5 +117,13 @@ mod tests {
     fn a_data_packet_too_short_for_its_peer_id_is_nothing() {
         assert_eq!(responder(&[9 << 3, 0, 0]), Class::Nothing);
         assert_eq!(responder(&[]), Class::Nothing);
+    }
+
+    #[test]
+    fn a_control_packet_longer_than_any_real_one_is_nothing() {
+        let mut long = vec![4 << 3; MAX_CONTROL];
+        assert_eq!(responder(&long), Class::Control);
+        long.push(0);
+        assert_eq!(responder(&long), Class::Nothing);
     }
 }

@@ -103,6 +103,11 @@ impl Generation {
         self.sender.push(opcode, Vec::new());
     }
 
+    /// Whether messages can be sent.
+    pub(crate) fn is_handshaked(&self) -> bool {
+        self.handshaked
+    }
+
     /// Takes in one packet; returns what it completed.
     pub(crate) fn receive(
         &mut self,
@@ -250,15 +255,13 @@ impl Generation {
         self.data.is_none() && now.saturating_duration_since(self.started) >= limit
     }
 
-    pub(crate) fn deadlines(
-        &self,
-        handshake: Duration,
-    ) -> impl Iterator<Item = (Instant, &'static str)> + use<> {
-        let expiry = match &self.data {
-            None => Some((self.started + handshake, "handshake")),
-            Some(_) => None,
-        };
-        let repeat = self.sender.deadline().map(|at| (at, "retransmission"));
-        [expiry, repeat].into_iter().flatten()
+    /// When a handshake has taken too long.
+    pub(crate) fn expiry(&self, handshake: Duration) -> Option<(Instant, &'static str)> {
+        self.data.is_none().then(|| (self.started + handshake, "handshake"))
+    }
+
+    /// When something has to be sent again.
+    pub(crate) fn retransmission(&self) -> Option<(Instant, &'static str)> {
+        self.sender.deadline().map(|at| (at, "retransmission"))
     }
 }

@@ -24,6 +24,13 @@ use crate::wrap::{Protection, Side, Stamp};
 /// How often PUSH_REQUEST is repeated, as OpenVPN does.
 const PUSH_REQUEST_EVERY: Duration = Duration::from_secs(5);
 
+/// The longest ping interval that a server may ask for, in seconds: a day.
+const MAX_PING: u64 = 86_400;
+/// The longest a server may let us wait for a confirmation, in seconds.
+const MAX_PENDING: u64 = 600;
+/// A push of so many messages has more options than any host has routes.
+const MAX_PUSH_MESSAGES: u32 = 64;
+
 /// One connection to one server.
 #[derive(Clone, Debug)]
 pub struct InitiatorConfig {
@@ -81,6 +88,7 @@ struct AwaitPush {
     /// The cipher in the server's options string, for servers that push none.
     announced: Option<Cipher>,
     pushed: Pushed,
+    messages: u32,
     ask_again: Instant,
 }
 
@@ -179,6 +187,7 @@ impl Initiator {
                     theirs: record.source,
                     announced,
                     pushed: Pushed::default(),
+                    messages: 0,
                     ask_again: now + PUSH_REQUEST_EVERY,
                 }));
                 core.send_message("PUSH_REQUEST");
@@ -215,7 +224,20 @@ impl Initiator {
                         printable(reason, 200)
                     )));
                 }
+                // Our token has run out; the password is as good as ever.
+                let is_stale = rest.starts_with("SESSION") && self.token.is_some();
+                if rest.starts_with("TEMP") || is_stale {
+                    return Err(Fatal::Finished(TerminateCause::NasError));
+                }
                 Err(Fatal::Denied("the server refused the login (AUTH_FAILED)"))
+            }
+            "AUTH_PENDING" => {
+                // Somebody has to confirm the login elsewhere.
+                let seconds = rest.strip_prefix("timeout ").and_then(|text| text.parse().ok());
+                let seconds = seconds.unwrap_or(0).min(MAX_PENDING);
+                core.timing.handshake += Duration::from_secs(seconds);
+                core.event(Event::Remark("the server waits for a confirmation".to_owned()));
+                Ok(())
             }
             "RESTART" => Err(Fatal::Finished(TerminateCause::AdminReboot)),
             "HALT" => Err(Fatal::Denied("the server ended the session (HALT)")),
@@ -239,6 +261,10 @@ impl Initiator {
             return Ok(());
         };
         wait.pushed.read(options);
+        wait.messages += 1;
+        if wait.messages > MAX_PUSH_MESSAGES {
+            return Err(Fatal::ProtocolViolation("a push without end"));
+        }
         if wait.pushed.continues {
             return Ok(());
         }
@@ -265,10 +291,10 @@ impl Initiator {
             cc_exit: pushed.cc_exit,
         });
         if let Some(seconds) = pushed.ping.filter(|seconds| *seconds > 0) {
-            core.timing.ping = Duration::from_secs(seconds);
+            core.timing.ping = Duration::from_secs(seconds.min(MAX_PING));
         }
         if let Some(seconds) = pushed.ping_restart.filter(|seconds| *seconds > 0) {
-            core.timing.ping_restart = Duration::from_secs(seconds);
+            core.timing.ping_restart = Duration::from_secs(seconds.min(MAX_PING));
         }
         self.token = pushed.auth_token.as_ref().map(|token| Secret::new(token.as_str()));
         let (_, ours) =

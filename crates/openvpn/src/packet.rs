@@ -30,6 +30,8 @@ code_point! {
 
 /// The peer-id that means "none".
 pub const NO_PEER_ID: u32 = 0x00ff_ffff;
+/// The longest payload of a control packet, in bytes: what OpenVPN has room for.
+const MAX_PAYLOAD: usize = 2048;
 /// How many acknowledgements one packet carries at most on the wire.
 pub(crate) const MAX_ACKS: usize = 8;
 
@@ -168,6 +170,9 @@ impl<'a> ControlBody<'a> {
             return Ok(Self { acks, acked_sid, message: None, payload: &[] });
         }
         let message = reader.u32("message packet-id")?;
+        if reader.len() > MAX_PAYLOAD {
+            return Err(Malformed::Forbidden { what: "length of a control payload" });
+        }
         Ok(Self { acks, acked_sid, message: Some(message), payload: reader.rest() })
     }
 

@@ -12,6 +12,7 @@ pub(crate) mod proto {
     pub(crate) const TLS_KEY_EXPORT: u32 = 1 << 3;
     pub(crate) const AUTH_PENDING: u32 = 1 << 4;
     pub(crate) const CC_EXIT_NOTIFY: u32 = 1 << 7;
+    pub(crate) const AUTH_FAIL_TEMP: u32 = 1 << 8;
     pub(crate) const DYN_TLS_CRYPT: u32 = 1 << 9;
     pub(crate) const DNS_OPTION_V2: u32 = 1 << 11;
 }
@@ -98,6 +99,7 @@ pub(crate) fn our_peer_info(version: &str, ciphers: &[Cipher], mtu: u16, device:
         | proto::TLS_KEY_EXPORT
         | proto::AUTH_PENDING
         | proto::CC_EXIT_NOTIFY
+        | proto::AUTH_FAIL_TEMP
         | proto::DYN_TLS_CRYPT
         | proto::DNS_OPTION_V2;
     let list = ciphers.iter().map(|cipher| cipher.name()).collect::<Vec<_>>().join(":");

@@ -143,6 +143,11 @@ impl Responder {
         Ok(TlsRole { tls: Tls::responder(&self.config.tls)?, peer: Side::Initiator })
     }
 
+    /// Whether credentials are under judgement.
+    pub(crate) fn is_judging(&self) -> bool {
+        self.login.is_some()
+    }
+
     pub(crate) fn on_record(
         &mut self,
         core: &mut Core,
@@ -161,7 +166,7 @@ impl Responder {
                     "no cipher in common with the client; ours are {ours} (doors.openvpn.ciphers)"
                 )));
                 let why = "Data channel cipher negotiation failed (no shared cipher)";
-                self.refuse(core, now, key_id, why, "no cipher in common");
+                self.refuse(core, now, key_id, false, why, "no cipher in common");
                 return Ok(());
             };
             let has = |bit| self.client.has(bit);
@@ -178,7 +183,7 @@ impl Responder {
             && (record.user.is_empty() || record.password.expose().is_empty())
         {
             let why = "this server asks for a user name and a password";
-            self.refuse(core, now, key_id, why, "no user name or password sent");
+            self.refuse(core, now, key_id, false, why, "no user name or password sent");
             return Ok(());
         }
         if self.config.auth.wants_certificate() {
@@ -212,6 +217,10 @@ impl Responder {
     ) -> Result<(), Fatal> {
         let Some(login) = self.login.take_if(|login| login.ask == ask) else { return Ok(()) };
         let Login { key_id, record, step, .. } = login;
+        // The renegotiation that asked was given up meanwhile.
+        if core.generation(key_id).is_none() {
+            return Ok(());
+        }
         match (step, answer) {
             (_, Answer::Authenticated(AuthVerdict::Deny(reason))) => {
                 self.deny(core, now, key_id, reason);
@@ -239,12 +248,14 @@ impl Responder {
                 self.admit(core, now, key_id, &record, &grant, lease)
             }
             (Step::Lease { .. }, Answer::Attached(Err(no_lease))) => {
-                let why = match no_lease {
-                    NoLease::PoolExhausted => "no address is free on this server",
-                    NoLease::AddressTaken => "the address of this user is in use",
-                    NoLease::UnknownNetwork | NoLease::Refused => "no place in the network",
+                let (why, is_temporary) = match no_lease {
+                    NoLease::PoolExhausted => ("no address is free on this server", true),
+                    NoLease::AddressTaken => ("the address of this user is in use", true),
+                    NoLease::UnknownNetwork | NoLease::Refused => {
+                        ("no place in the network", false)
+                    }
                 };
-                self.refuse(core, now, key_id, why, why);
+                self.refuse(core, now, key_id, is_temporary, why, why);
                 Ok(())
             }
             _ => Err(Fatal::Local("an answer to another question")),
@@ -281,7 +292,7 @@ impl Responder {
                     is_unique: self.client.hardware.is_some(),
                     fixed: grant.fixed_addresses.clone(),
                     remote: core.path.remote.ip(),
-                    mtu: None,
+                    mtu: self.client.mtu,
                 }));
                 self.login = Some(Login { key_id, record, ask, step: Step::Lease { grant } });
                 Ok(())
@@ -379,7 +390,9 @@ impl Responder {
                 ("the server cannot check passwords now", "the user list cannot be read")
             }
         };
-        self.refuse(core, now, key_id, to_peer, to_us);
+        let is_temporary =
+            matches!(reason, DenyReason::TooManyAttempts | DenyReason::BackendUnavailable);
+        self.refuse(core, now, key_id, is_temporary, to_peer, to_us);
     }
 
     /// Clients look at AUTH_FAILED only once the key records have been exchanged.
@@ -388,14 +401,16 @@ impl Responder {
         core: &mut Core,
         now: Instant,
         key_id: KeyId,
+        is_temporary: bool,
         to_peer: &str,
         to_us: &'static str,
     ) {
         self.login = None;
-        if self.member.is_none() {
-            let source = KeySource::random(&mut core.random);
-            self.send_record(core, key_id, &source);
-        }
-        core.close(now, &format!("AUTH_FAILED,{to_peer}"), Fatal::Denied(to_us));
+        let source = KeySource::random(&mut core.random);
+        self.send_record(core, key_id, &source);
+        // A client that knows the word tries again by itself instead of forgetting the password.
+        let temporary =
+            if is_temporary && self.client.has(proto::AUTH_FAIL_TEMP) { "TEMP:" } else { "" };
+        core.close(now, &format!("AUTH_FAILED,{temporary}{to_peer}"), Fatal::Denied(to_us));
     }
 }

@@ -46,6 +46,8 @@ const ACKS_PER_PACKET: usize = 4;
 const FAREWELL_TIME: Duration = Duration::from_secs(2);
 /// How long a refused peer is given to hear why.
 const REFUSAL_TIME: Duration = Duration::from_secs(5);
+/// How soon after one renegotiation a peer may ask for the next.
+const MIN_RENEGOTIATION: Duration = Duration::from_secs(4);
 /// How long after a renegotiation we keep sending with the old keys, unless the peer uses the new
 /// ones first: by then everything it needs to have installed them has long been acknowledged.
 const SWITCH_DELAY: Duration = Duration::from_secs(5);
@@ -94,14 +96,26 @@ pub(crate) struct Core {
     pub(crate) current: Option<Generation>,
     /// The generation that is being negotiated, or waits to be switched to.
     pub(crate) next: Option<Generation>,
-    retired: Option<(Instant, Vec<TunnelKey>)>,
+    retired: Option<Retired>,
     pub(crate) agreement: Option<Agreement>,
     keep_alive: Option<KeepAlive>,
     renegotiate_at: Option<Instant>,
+    /// When keys that were not replaced in time stop being good.
+    expire_at: Option<Instant>,
+    /// When the last renegotiation began.
+    renegotiated: Option<Instant>,
     last_control: Instant,
     closing: Option<(Instant, Fatal)>,
     outputs: VecDeque<Output>,
     asks: u64,
+}
+
+/// Keys that are good for receiving only.
+#[derive(Debug)]
+struct Retired {
+    until: Instant,
+    key: TunnelKey,
+    tunnel: Arc<DataTunnel>,
 }
 
 #[derive(Debug)]
@@ -149,6 +163,8 @@ impl Core {
             agreement: None,
             keep_alive: None,
             renegotiate_at: None,
+            expire_at: None,
+            renegotiated: None,
             last_control: now,
             closing: None,
             outputs: VecDeque::new(),
@@ -184,10 +200,10 @@ impl Core {
 
     /// Sends one text message to the peer.
     pub(crate) fn send_message(&mut self, message: &str) {
+        // From a soft reset on, OpenVPN listens to the new generation only.
         let generation = match (&mut self.current, &mut self.next) {
-            (Some(current), _) if current.is_keyed() => Some(current),
-            (_, Some(next)) => Some(next),
-            (current, None) => current.as_mut(),
+            (_, Some(next)) if next.is_handshaked() => Some(next),
+            (current, _) => current.as_mut(),
         };
         if let Some(generation) = generation {
             generation.send_message(message);
@@ -259,35 +275,51 @@ impl Core {
     pub(crate) fn switch(&mut self, now: Instant) {
         if let Some(next) = self.next.take_if(|next| next.is_keyed()) {
             let old = self.current.replace(next);
-            if let Some(key) = old.and_then(|old| old.key()) {
+            if let Some((key, tunnel)) = old.as_ref().and_then(Generation::keys) {
                 self.remove_retired();
-                self.retired = Some((now + RETIRE_AFTER, vec![key]));
+                self.retired = Some(Retired { until: now + RETIRE_AFTER, key, tunnel });
             }
             self.event(Event::Rekeyed);
         }
         let Some((key, tunnel)) = self.current.as_ref().and_then(Generation::keys) else {
             return;
         };
-        let (sealed, opened) = (tunnel.sealed(), tunnel.opened());
+        let (sealed, opened) = (tunnel.sealed(), self.opened(&tunnel));
         self.output(Output::DataPlane(DataPlaneOp::SendVia {
             port: self.port,
             exit: Exit::Tunnel(key),
         }));
         self.keep_alive =
             Some(KeepAlive { check_at: now + self.timing.ping, sealed, opened, heard: now });
-        self.renegotiate_at = self.timing.renegotiate.map(|period| now + period);
+        let period = self.timing.renegotiate;
+        self.renegotiate_at = period.map(|period| now + period);
+        self.expire_at = period.map(|period| now + 2 * period + 2 * self.timing.handshake);
+    }
+
+    /// Authentic packets so far, under the keys in use and those before: a peer may take its time
+    /// to use new ones.
+    fn opened(&self, current: &DataTunnel) -> u64 {
+        current.opened() + self.retired.as_ref().map_or(0, |retired| retired.tunnel.opened())
     }
 
     fn remove_retired(&mut self) {
-        if let Some((_, keys)) = self.retired.take() {
-            for key in keys {
-                self.output(Output::DataPlane(DataPlaneOp::Remove { key }));
+        if let Some(Retired { key, .. }) = self.retired.take() {
+            self.remove(key);
+            // What the old keys received is not in the sum any more.
+            let current = self.current.as_ref().and_then(Generation::keys);
+            if let (Some(alive), Some((_, tunnel))) = (&mut self.keep_alive, current) {
+                alive.opened = tunnel.opened();
             }
         }
     }
 
+    fn remove(&mut self, key: TunnelKey) {
+        let port = self.port;
+        self.output(Output::DataPlane(DataPlaneOp::Remove { port, key }));
+    }
+
     fn keys(&self) -> Vec<TunnelKey> {
-        let retired = self.retired.iter().flat_map(|(_, keys)| keys.iter().copied());
+        let retired = self.retired.iter().map(|retired| retired.key);
         let alive = [&self.current, &self.next].into_iter().flatten();
         alive.filter_map(Generation::key).chain(retired).collect()
     }
@@ -295,10 +327,17 @@ impl Core {
     /// Takes everything out of the data plane and reports the end.
     fn end(&mut self, fatal: Fatal) {
         for key in self.keys() {
-            self.output(Output::DataPlane(DataPlaneOp::Remove { key }));
+            self.remove(key);
         }
         (self.current, self.next, self.retired) = (None, None, None);
         self.event(Event::Down { cause: fatal.cause(), reason: fatal.reason() });
+    }
+
+    /// Gives up a renegotiation; the keys in use stay, and another attempt follows.
+    fn abandon_renegotiation(&mut self, now: Instant, why: &str) {
+        self.next = None;
+        self.renegotiate_at = self.timing.renegotiate.map(|_| now + self.timing.handshake / 2);
+        self.event(Event::Remark(format!("renegotiation failed: {why}")));
     }
 
     fn roam(&mut self, key: TunnelKey, path: Path) {
@@ -373,14 +412,21 @@ impl Core {
     }
 
     fn deadline(&self) -> Option<(Instant, &'static str)> {
-        let generations = [&self.current, &self.next].into_iter().flatten();
-        generations
-            .flat_map(|generation| generation.deadlines(self.timing.handshake))
+        let generations = || [&self.current, &self.next].into_iter().flatten();
+        let repeats = generations().filter_map(Generation::retransmission);
+        // Nothing else is done any more while a farewell is on its way.
+        if let Some((at, _)) = self.closing {
+            return repeats.chain([(at, "farewell")]).min();
+        }
+        let renegotiate = self.renegotiate_at.filter(|_| self.next.is_none());
+        generations()
+            .filter_map(|generation| generation.expiry(self.timing.handshake))
+            .chain(repeats)
             .chain(self.next.as_ref().and_then(Generation::switch_deadline))
-            .chain(self.closing.map(|(at, _)| (at, "farewell")))
-            .chain(self.retired.as_ref().map(|(at, _)| (*at, "old keys")))
+            .chain(self.retired.as_ref().map(|retired| (retired.until, "old keys")))
             .chain(self.keep_alive.as_ref().map(|alive| (alive.check_at, "keep-alive")))
-            .chain(self.renegotiate_at.map(|at| (at, "renegotiation")))
+            .chain(renegotiate.map(|at| (at, "renegotiation")))
+            .chain(self.expire_at.map(|at| (at, "key lifetime")))
             .min()
     }
 }
@@ -392,6 +438,12 @@ impl Session {
 
     pub(crate) fn initiator_with(core: Core, initiator: Initiator) -> Self {
         Self { core, role: Role::Initiator(Box::new(initiator)) }
+    }
+
+    /// Whether the peer has answered at all.
+    #[must_use]
+    pub fn has_answer(&self) -> bool {
+        self.core.peer_sid.is_some()
     }
 
     /// Whether packets can flow.
@@ -428,7 +480,7 @@ impl Session {
             return Ok(());
         }
         let Some(head) = packet.first().map(|byte| Head::from_byte(*byte)) else { return Ok(()) };
-        let Ok(unwrapped) = core.wrap_for(head.key_id).unwrap(packet) else { return Ok(()) };
+        let Ok(unwrapped) = core.wrap_for(head.key_id).open(packet) else { return Ok(()) };
         let Ok(body) = ControlBody::parse(head.opcode, &unwrapped.body) else { return Ok(()) };
         if body.acked_sid.is_some_and(|sid| sid != core.sid) {
             return Ok(());
@@ -437,12 +489,15 @@ impl Session {
             Some(sid) if sid != unwrapped.sid => return Ok(()),
             Some(_) => {}
             None if head.opcode == Opcode::P_CONTROL_HARD_RESET_SERVER_V2
-                && body.acked_sid.is_some() =>
-            {
-                core.peer_sid = Some(unwrapped.sid);
-            }
+                && body.acked_sid.is_some() => {}
             None => return Ok(()),
         }
+        // Only a packet of this very session counts against replays: others that hold the shared
+        // key must not be able to move the window.
+        if !core.wrap_for(head.key_id).accept(unwrapped.stamp) {
+            return Ok(());
+        }
+        core.peer_sid = Some(unwrapped.sid);
         core.last_control = now;
         if head.opcode == Opcode::P_CONTROL_SOFT_RESET_V1 {
             self.on_soft_reset(now, head.key_id)?;
@@ -453,7 +508,7 @@ impl Session {
             Err(failure) => {
                 // Let the alert out before the session is gone.
                 generation.fill();
-                return self.fail_generation(head.key_id, Fatal::Tls(failure.0));
+                return self.fail_generation(now, head.key_id, Fatal::Tls(failure.0));
             }
         };
         for heard in heard {
@@ -463,19 +518,32 @@ impl Session {
     }
 
     /// A failed renegotiation leaves the keys in use alone; a failed first handshake is the end.
-    fn fail_generation(&mut self, key_id: KeyId, fatal: Fatal) -> Result<(), Fatal> {
+    fn fail_generation(&mut self, now: Instant, key_id: KeyId, fatal: Fatal) -> Result<(), Fatal> {
         let core = &mut self.core;
         if core.next.as_ref().is_some_and(|next| next.key_id() == key_id && !next.is_keyed()) {
-            core.next = None;
-            core.renegotiate_at = None;
-            core.event(Event::Remark(format!("renegotiation failed: {}", fatal.reason())));
+            core.abandon_renegotiation(now, fatal.reason());
             return Ok(());
         }
         Err(fatal)
     }
 
     fn on_soft_reset(&mut self, now: Instant, key_id: KeyId) -> Result<(), Fatal> {
-        if self.core.generation(key_id).is_some() || !self.is_established() {
+        let is_busy = match &self.role {
+            Role::Responder(role) => role.is_judging(),
+            Role::Initiator(_) => false,
+        };
+        // Each costs a TLS handshake and the judging of credentials: a peer that asks for one
+        // after the other has to wait.
+        let is_early = self
+            .core
+            .renegotiated
+            .is_some_and(|at| now.saturating_duration_since(at) < MIN_RENEGOTIATION);
+        if self.core.generation(key_id).is_some()
+            || !self.is_established()
+            || self.core.is_closing()
+            || is_busy
+            || is_early
+        {
             return Ok(());
         }
         // The peer has gone on: what still waits to be switched to is in use at its end.
@@ -499,7 +567,7 @@ impl Session {
         .map_err(|failure| Fatal::Tls(failure.0))?;
         let mut generation = Generation::new(now, key_id, tls);
         generation.push_reset(Opcode::P_CONTROL_SOFT_RESET_V1);
-        self.core.renegotiate_at = None;
+        self.core.renegotiated = Some(now);
         self.core.next = Some(generation);
         Ok(())
     }
@@ -550,6 +618,12 @@ impl Session {
             Farewell::Kicked | Farewell::Revoked => TerminateCause::AdminReset,
             Farewell::Replaced => TerminateCause::LostCarrier,
         };
+        if let Some((until, _)) = &mut self.core.closing
+            && farewell != Farewell::Replaced
+        {
+            *until = (*until).min(now + FAREWELL_TIME);
+            return Ok(());
+        }
         if !self.is_established() || farewell == Farewell::Replaced {
             return Err(Fatal::Finished(cause));
         }
@@ -590,13 +664,15 @@ impl Session {
             return Err(Fatal::PeerGone);
         }
         if self.core.next.as_ref().is_some_and(|next| next.has_expired(now, limit)) {
-            self.core.next = None;
-            self.core.event(Event::Remark("renegotiation timed out".to_owned()));
+            self.core.abandon_renegotiation(now, "timed out");
         }
         if self.core.next.as_mut().is_some_and(|next| next.is_ready(now)) {
             self.core.switch(now);
         }
-        if self.core.retired.as_ref().is_some_and(|(at, _)| *at <= now) {
+        if self.core.expire_at.is_some_and(|at| at <= now) {
+            return Err(Fatal::ProtocolViolation("the peer does not renew its keys"));
+        }
+        if self.core.retired.as_ref().is_some_and(|retired| retired.until <= now) {
             self.core.remove_retired();
         }
         self.keep_alive(now)?;
@@ -611,16 +687,17 @@ impl Session {
         let Some((_, tunnel)) = core.current.as_ref().and_then(Generation::keys) else {
             return Ok(());
         };
+        let opened = core.opened(&tunnel);
         let Some(alive) = core.keep_alive.as_mut().filter(|alive| alive.check_at <= now) else {
             return Ok(());
         };
         let is_quiet = tunnel.sealed() == alive.sealed;
-        if tunnel.opened() != alive.opened {
+        if opened != alive.opened {
             alive.heard = now;
         }
         // The ping that may follow counts as traffic of its own; it must not hide silence.
         alive.sealed = tunnel.sealed() + u64::from(is_quiet);
-        alive.opened = tunnel.opened();
+        alive.opened = opened;
         alive.check_at = now + core.timing.ping;
         let heard = alive.heard.max(core.last_control);
         if now.saturating_duration_since(heard) >= core.timing.ping_restart {

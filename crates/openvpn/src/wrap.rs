@@ -268,22 +268,21 @@ impl WrapState {
         self.keys.wrap(head, sid, self.sent, body)
     }
 
-    /// Unwraps a packet and accepts each stamp once.
-    pub(crate) fn unwrap(&mut self, packet: &[u8]) -> Result<Unwrapped, Discard> {
-        let unwrapped = self.keys.unwrap(packet)?;
-        let Some(stamp) = unwrapped.stamp else {
-            return Ok(unwrapped);
-        };
+    /// Checks and removes the protection.
+    pub(crate) fn open(&self, packet: &[u8]) -> Result<Unwrapped, Discard> {
+        self.keys.unwrap(packet)
+    }
+
+    /// Accepts each stamp once; false for a replay.
+    pub(crate) fn accept(&mut self, stamp: Option<Stamp>) -> bool {
+        let Some(stamp) = stamp else { return true };
         if stamp.time > self.received_time {
             self.received_time = stamp.time;
             *self.received = ReplayWindow::default();
         } else if stamp.time < self.received_time {
-            return Err(Discard::Replayed);
+            return false;
         }
-        if !self.received.update(u64::from(stamp.id)) {
-            return Err(Discard::Replayed);
-        }
-        Ok(unwrapped)
+        self.received.update(u64::from(stamp.id))
     }
 }
 

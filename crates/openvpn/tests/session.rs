@@ -383,3 +383,63 @@ fn the_fast_path_is_told_in_the_right_order() {
     assert_eq!(keys, [TunnelKey::OpenVpn { peer: port.0, key_id: 0 }]);
     assert_eq!(pair.right.ledger.exit(port), Some(Exit::Tunnel(keys[0])));
 }
+
+#[test]
+fn a_farewell_to_nobody_ends_in_good_time() {
+    for (wait, farewell) in
+        [(9, Farewell::Kicked), (9, Farewell::Revoked), (19, Farewell::Shutdown)]
+    {
+        let mut pair = Setup::default().connected();
+        pair.filter(|_| false);
+        pair.run(Duration::from_millis(wait * 1000 + 500));
+
+        // The keep-alive falls due while the farewell waits for its acknowledgement.
+        pair.right.command(Command::Disconnect(farewell));
+        pair.run(Duration::from_secs(3));
+
+        assert!(pair.right.sessions.is_empty(), "{farewell:?}");
+        assert!(pair.right.ledger.is_empty());
+    }
+}
+
+#[test]
+fn a_refused_client_that_never_acknowledges_is_left_in_good_time() {
+    let setup = Setup { deny: Some(DenyReason::BadCredentials), ..Setup::default() };
+    let mut pair = Setup { answer_delay: Duration::from_secs(57), ..setup }.pair(1);
+    pair.run(Duration::from_secs(50));
+
+    // The handshake's own limit passes while the refusal waits.
+    pair.filter(|_| false);
+    pair.run(Duration::from_secs(15));
+
+    assert!(pair.right.sessions.is_empty());
+}
+
+#[test]
+fn a_renewal_that_was_lost_is_tried_again() {
+    let setup = Setup { renegotiate: Some(Duration::from_secs(30)), ..Setup::default() };
+    let mut pair = setup.connected();
+    // Nothing of the new generation arrives; the tunnel goes on.
+    pair.filter(|captured| captured.bytes[0] >> 3 == 9 || captured.bytes[0] & 7 == 0);
+    pair.run(Duration::from_secs(100));
+    assert!(is_up(&pair) && !pair.right.only().events.contains(&Event::Rekeyed));
+
+    pair.unfilter();
+    pair.run(Duration::from_secs(60));
+
+    assert!(pair.right.only().events.contains(&Event::Rekeyed));
+    assert_carries(&mut pair);
+}
+
+#[test]
+fn a_client_that_never_renews_its_keys_is_put_out() {
+    let setup = Setup { renegotiate: Some(Duration::from_secs(30)), ..Setup::default() };
+    let mut pair = setup.connected();
+    pair.filter(|captured| captured.bytes[0] >> 3 == 9 || captured.bytes[0] & 7 == 0);
+
+    pair.run(Duration::from_secs(200));
+
+    assert!(pair.right.sessions.is_empty(), "still in with keys of three minutes");
+    let ended = pair.right.ended[0].1.fatal;
+    assert!(matches!(ended, Some(Fatal::ProtocolViolation(_))), "{ended:?}");
+}

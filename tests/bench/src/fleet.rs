@@ -396,7 +396,7 @@ impl Member {
                 }
             }
             DataPlaneOp::SendVia { exit: Exit::Tunnel(key), .. } => self.exit = key_id(key),
-            DataPlaneOp::Remove { key } => {
+            DataPlaneOp::Remove { key, .. } => {
                 let id = key_id(key);
                 self.tunnels.retain(|(old, _)| Some(*old) != id);
             }

@@ -67,9 +67,10 @@ impl Ledger {
                 let installed = installed.unwrap_or_else(|| panic!("{key:?} moved, not installed"));
                 installed.via = Via::Path(path);
             }
-            DataPlaneOp::Remove { key } => {
+            DataPlaneOp::Remove { port, key } => {
                 let removed = self.tunnels.remove(&key);
-                assert!(removed.is_some(), "{key:?} removed, not installed");
+                let owner = removed.map(|installed| installed.port);
+                assert_eq!(owner, Some(port), "{key:?} removed, not installed by {port:?}");
                 self.exits.retain(|_, exit| *exit != Exit::Tunnel(key));
             }
         }

@@ -304,5 +304,6 @@ fn sending_with_somebody_elses_tunnel_is_a_failure() {
 #[test]
 #[should_panic(expected = "removed, not installed")]
 fn removing_what_is_not_there_is_a_failure() {
-    Ledger::default().apply(DataPlaneOp::Remove { key: TunnelKey::WireGuard { receiver: 1 } });
+    Ledger::default()
+        .apply(DataPlaneOp::Remove { port: PortId(1), key: TunnelKey::WireGuard { receiver: 1 } });
 }

@@ -125,9 +125,11 @@ impl<F: Fabric> Tables<F> {
                     entry.via = Via::Path(path);
                 }
             }
-            DataPlaneOp::Remove { key } => {
-                let removed = self.tunnels.remove(&key);
-                let port = removed.and_then(|entry| self.ports.get_mut(&entry.port));
+            DataPlaneOp::Remove { port, key } => {
+                if self.tunnels.get(&key).is_some_and(|entry| entry.port == port) {
+                    self.tunnels.remove(&key);
+                }
+                let port = self.ports.get_mut(&port);
                 if let Some(port) = port.filter(|port| port.exit == Some(Exit::Tunnel(key))) {
                     port.exit = None;
                 }

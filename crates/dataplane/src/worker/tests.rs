@@ -106,7 +106,8 @@ fn a_rekey_never_leaves_a_gap() {
     lab.sends(ALICE, &[packet(ALICE, WORLD)]); // the old key still opens
     lab.arrive(path(ALICE), &tagged(9, &packet(ALICE, WORLD))); // so does the new one
     lab.send_via(ALICE, 9);
-    lab.worker.apply(Op::DataPlane(DataPlaneOp::Remove { key: key(ALICE) }));
+    lab.worker
+        .apply(Op::DataPlane(DataPlaneOp::Remove { port: PortId(ALICE.into()), key: key(ALICE) }));
     lab.host_sends(vec![0; 10], packet(WORLD, ALICE));
 
     assert_eq!(lab.outside.tun.written.len(), 2);
@@ -117,7 +118,8 @@ fn a_rekey_never_leaves_a_gap() {
 fn a_removed_key_neither_opens_nor_seals() {
     let mut lab = two_sessions();
 
-    lab.worker.apply(Op::DataPlane(DataPlaneOp::Remove { key: key(ALICE) }));
+    lab.worker
+        .apply(Op::DataPlane(DataPlaneOp::Remove { port: PortId(ALICE.into()), key: key(ALICE) }));
     lab.sends(ALICE, &[packet(ALICE, WORLD)]);
     lab.host_sends(vec![0; 10], packet(WORLD, ALICE));
 
@@ -126,9 +128,23 @@ fn a_removed_key_neither_opens_nor_seals() {
 }
 
 #[test]
+fn a_session_that_ends_late_does_not_take_its_successors_key_along() {
+    let mut lab = two_sessions();
+    // The client came back from the same address before its old session was given up.
+    lab.install(ALICE, 9, Via::Path(path(ALICE)), Tagged(ALICE));
+
+    lab.worker
+        .apply(Op::DataPlane(DataPlaneOp::Remove { port: PortId(ALICE.into()), key: key(ALICE) }));
+    lab.arrive(path(ALICE), &tagged(ALICE, &packet(ALICE, WORLD)));
+
+    assert_eq!(lab.discarded(Discard::NoTunnel), 0);
+}
+
+#[test]
 fn a_key_used_again_carries_only_what_was_ordered_since() {
     let mut lab = two_sessions();
-    lab.worker.apply(Op::DataPlane(DataPlaneOp::Remove { key: key(ALICE) }));
+    lab.worker
+        .apply(Op::DataPlane(DataPlaneOp::Remove { port: PortId(ALICE.into()), key: key(ALICE) }));
 
     lab.install(ALICE, ALICE, Via::Path(path(ALICE)), Tagged(ALICE));
     lab.host_sends(vec![0; 10], packet(WORLD, ALICE));

@@ -361,7 +361,7 @@ fn threads_that_attach_and_detach_never_share_an_address() {
 
 #[test]
 fn a_device_known_by_its_hardware_takes_its_own_place_again() {
-    let network = network();
+    let network = office();
     let phone = AttachRequest { is_unique: true, ..request("alice", "phone") };
 
     let first = network.attach(PortId(1), &phone).unwrap();

@@ -145,7 +145,7 @@ fn epochs_are_in_force_everywhere_once_waited_for() {
     let lab = Lab::new(Vec::new(), 4);
 
     for _ in 0..100 {
-        lab.submit(vec![WorkerOp::DataPlane(DataPlaneOp::Remove { key: KEY })]);
+        lab.submit(vec![WorkerOp::DataPlane(DataPlaneOp::Remove { port: PEER, key: KEY })]);
     }
 
     assert_eq!(lab.workers.applied(), 101);

@@ -145,7 +145,10 @@ impl Engine for Caller {
             }
             Input::Command(Command::Disconnect(_)) => {
                 self.inside(b"bye");
-                self.outputs.push_back(Output::DataPlane(DataPlaneOp::Remove { key: KEY }));
+                self.outputs.push_back(Output::DataPlane(DataPlaneOp::Remove {
+                    port: self.port,
+                    key: KEY,
+                }));
                 return Err(Fatal::Finished(TerminateCause::UserRequest));
             }
             Input::Datagram { payload: [opcode::COOKIE, cookie, ..], .. } if !self.is_up => {
@@ -198,7 +201,10 @@ impl Engine for Callee {
             }
             Input::Datagram { via: Via::Path(_), .. } if self.is_up => self.welcome(),
             Input::Datagram { via: Via::Port(_), payload: b"bye" } => {
-                self.outputs.push_back(Output::DataPlane(DataPlaneOp::Remove { key: KEY }));
+                self.outputs.push_back(Output::DataPlane(DataPlaneOp::Remove {
+                    port: self.port,
+                    key: KEY,
+                }));
                 return Err(Fatal::Finished(TerminateCause::UserRequest));
             }
             Input::Datagram { via: Via::Port(_), payload } => {

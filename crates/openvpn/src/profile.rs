@@ -200,6 +200,17 @@ pub(crate) struct Draft {
     redirect: (bool, bool),
     ignorable: Vec<String>,
     notes: Vec<String>,
+    /// The `<connection>` block that is open.
+    block: Option<Block>,
+}
+
+/// A `<connection>` block while it is being read.
+#[derive(Debug, Default)]
+struct Block {
+    /// How many remotes there were before it.
+    first: usize,
+    port: Option<u16>,
+    proto: Option<Proto>,
 }
 
 #[derive(Debug)]
@@ -256,12 +267,18 @@ impl Default for Draft {
             redirect: (false, false),
             ignorable: Vec::new(),
             notes: Vec::new(),
+            block: None,
         }
     }
 }
 
 impl Draft {
     fn finish(mut self) -> Result<Profile, ProfileError> {
+        if self.block.is_some() {
+            return Err(ProfileError::whole(
+                "<connection> has no </connection>: the profile is cut off",
+            ));
+        }
         if !self.is_tun {
             return Err(ProfileError::whole("no \"dev tun\"; only routed profiles are supported"));
         }

@@ -31,6 +31,19 @@ const MAX_EVENTS: usize = 512;
 /// gone, its resolver may be, too.
 const RESOLVE_TIME: Duration = Duration::from_secs(5);
 
+/// Puts the host back when it goes, come what may: a client that breaks must not leave traffic on
+/// its way into a tunnel that is not there.
+#[derive(Debug)]
+struct HostGuard(Option<ClientHost>);
+
+impl Drop for HostGuard {
+    fn drop(&mut self) {
+        for line in self.0.take().map(ClientHost::undo).unwrap_or_default() {
+            warn!("{line}");
+        }
+    }
+}
+
 /// What a client is started with.
 #[derive(Debug)]
 pub struct ClientConfig {
@@ -90,7 +103,7 @@ pub struct Client {
     mark: Option<u32>,
     workers: Workers,
     heard: mpsc::Receiver<WorkerEvent>,
-    host: Option<ClientHost>,
+    host: HostGuard,
     /// The addresses that each name had when it was last resolved.
     known: Vec<Vec<IpAddr>>,
     attempts: u16,
@@ -135,8 +148,8 @@ impl Client {
     pub fn start(start: ClientConfig) -> Result<Self, ClientFailure> {
         let ClientConfig { profile, login, state } = start;
         let clock = clock::start();
-        let initiator =
-            door::initiator(&profile, login, hardware_id(), &clock).map_err(ClientFailure)?;
+        let device = device_id(&state).map_err(|error| cannot("the device's id")(&error))?;
+        let initiator = door::initiator(&profile, login, device, &clock).map_err(ClientFailure)?;
         for note in &profile.notes {
             info!("{note}");
         }
@@ -172,7 +185,7 @@ impl Client {
             mark,
             workers,
             heard,
-            host: None,
+            host: HostGuard(None),
             known,
             attempts: 0,
         })
@@ -191,16 +204,12 @@ impl Client {
         let ticking = tokio::spawn(clock::run(Arc::clone(&self.clock)));
         let result = self.stay_connected(&mut stop, &events).await;
         ticking.abort();
-        let host = self.host.take();
-        let workers = self.workers.clone();
-        let left = tokio::task::spawn_blocking(move || {
-            let left = host.map(ClientHost::undo).unwrap_or_default();
+        let (host, workers) = (self.host, self.workers);
+        let undone = tokio::task::spawn_blocking(move || {
+            drop(host);
             workers.stop();
-            left
         });
-        for line in left.await.unwrap_or_default() {
-            warn!("{line}");
-        }
+        undone.await.map_err(|error| cannot("the host's network")(&error))?;
         result
     }
 
@@ -324,9 +333,12 @@ impl Client {
         };
         connection.pump.feed(now, Input::Command(Command::Connect));
         let ending = self.drive(&mut connection, stop, events).await;
-        self.workers
+        let epoch = self
+            .workers
             .submit(vec![WorkerOp::Fabric(FabricOp::Unplug(port)), WorkerOp::RemoveSocket(socket)]);
         self.workers.forget(port);
+        // The next attempt may want the same local port.
+        self.workers.wait_applied(epoch).await;
         ending
     }
 
@@ -345,11 +357,10 @@ impl Client {
                 return Ok(if told { Ending::Told } else { connection.ending(fatal) });
             }
             let deadline = connection.pump.deadline();
-            let deadline = if connection.up {
-                deadline
-            } else {
-                Some(deadline.map_or(connection.give_up, |at| at.min(connection.give_up)))
-            };
+            // A server that answers is given the time that its handshake takes.
+            let is_silent = !connection.up && !connection.pump.engine().has_answer();
+            let give_up = is_silent.then_some(connection.give_up);
+            let deadline = deadline.into_iter().chain(give_up).min();
             let epoch = match carried {
                 Carried::All => None,
                 Carried::Until(epoch) => Some(epoch),
@@ -365,9 +376,11 @@ impl Client {
                 () = workers.wait_applied(epoch.unwrap_or(0)), if epoch.is_some() => {}
                 () = sleep_until(deadline), if deadline.is_some() => {
                     let now = Instant::now();
-                    if !connection.up && now >= connection.give_up {
-                        let why = "the server does not answer".to_owned();
-                        return Ok(if told { Ending::Told } else { Ending::Failed(why) });
+                    if is_silent && now >= connection.give_up {
+                        let farewell = Command::Disconnect(Farewell::Replaced);
+                        connection.pump.feed(now, Input::Command(farewell));
+                        connection.ending = Some("the server does not answer".to_owned());
+                        continue;
                     }
                     connection.pump.feed(now, Input::Tick);
                 }
@@ -437,7 +450,7 @@ impl Client {
         let mut servers = self.known.iter().flatten().copied().collect::<Vec<_>>();
         servers.sort_unstable();
         servers.dedup();
-        let (host, journal) = (self.host.take(), self.journal.clone());
+        let (host, journal) = (self.host.0.take(), self.journal.clone());
         let (tun, mark) = (self.device.clone(), self.mark);
         let changed = tokio::task::spawn_blocking(move || match host {
             Some(mut host) => {
@@ -453,7 +466,7 @@ impl Client {
             }
         });
         let (host, result) = changed.await.map_err(|error| cannot("the host's network")(&error))?;
-        self.host = host;
+        self.host.0 = host;
         result.map_err(|error| ClientFailure(error.to_string()))
     }
 }
@@ -506,23 +519,29 @@ impl Connection {
             Fatal::Finished(TerminateCause::AdminReboot) => {
                 Ending::Lost("the server goes away for a moment".to_owned())
             }
-            _ if self.up => Ending::Lost(fatal.reason().to_owned()),
+            _ if self.up => Ending::Lost(with_words(fatal.reason())),
+            Fatal::Finished(_) => {
+                Ending::Failed(words.unwrap_or_else(|| fatal.reason().to_owned()))
+            }
             _ => Ending::Failed(with_words(fatal.reason())),
         }
     }
 }
 
-/// The address of the machine's first real interface: the same on every connect.
-fn hardware_id() -> String {
-    let mut ids = Vec::new();
-    for entry in std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten() {
-        if let Ok(address) = std::fs::read_to_string(entry.path().join("address")) {
-            let address = address.trim().to_owned();
-            if address.len() == 17 && address != "00:00:00:00:00:00" {
-                ids.push(address);
-            }
-        }
+/// What this device is called towards servers (IV_HWADDR): random, in the form of a locally
+/// administered hardware address, made once and kept. A real one would say more than needed, and
+/// differ with every cable.
+fn device_id(state: &std::path::Path) -> std::io::Result<String> {
+    let file = state.join("device-id");
+    match std::fs::read_to_string(&file) {
+        Ok(id) if id.trim().len() == 17 => return Ok(id.trim().to_owned()),
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
-    ids.sort();
-    ids.into_iter().next().unwrap_or_default()
+    let mut bytes: [u8; 6] = random_bytes();
+    bytes[0] = bytes[0] & 0xfc | 0x02;
+    let id = bytes.map(|byte| format!("{byte:02x}")).join(":");
+    std::fs::write(&file, format!("{id}\n"))?;
+    Ok(id)
 }

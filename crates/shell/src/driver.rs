@@ -1,7 +1,8 @@
 //! One task per door: its acceptor, its engines, their timers and their questions.
 
-use std::collections::{BTreeSet, HashMap};
-use std::net::SocketAddr;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -22,6 +23,52 @@ use crate::workers::{WorkerEvent, WorkerOp, Workers};
 /// Handshakes under way at once: each is a TLS session of some 20 KiB, so this is a bound on
 /// memory, not a limit that a crowd coming back after a restart would notice.
 const MAX_HALF_OPEN: usize = 1024;
+
+/// Of these, from one source: an IPv4 address or an IPv6 /64. A household or an office behind one
+/// address comes back together, but nobody fills the room of everybody else.
+const MAX_HALF_OPEN_PER_SOURCE: usize = 128;
+/// How long sessions may take to say goodbye when the door closes.
+const STOP_TIME: Duration = Duration::from_secs(3);
+
+/// Handshakes under way, in all and by source.
+#[derive(Debug, Default)]
+struct HalfOpen {
+    all: usize,
+    by_source: HashMap<IpAddr, usize>,
+}
+
+impl HalfOpen {
+    fn has_room(&self, path: Path) -> bool {
+        let of_source = self.by_source.get(&source(path)).copied().unwrap_or_default();
+        self.all < MAX_HALF_OPEN && of_source < MAX_HALF_OPEN_PER_SOURCE
+    }
+
+    fn begin(&mut self, path: Path) {
+        self.all += 1;
+        *self.by_source.entry(source(path)).or_default() += 1;
+    }
+
+    fn end(&mut self, path: Path) {
+        self.all = self.all.saturating_sub(1);
+        if let Entry::Occupied(mut entry) = self.by_source.entry(source(path)) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
+    }
+}
+
+/// Whom a handshake counts against.
+fn source(path: Path) -> IpAddr {
+    match path.remote.ip().to_canonical() {
+        IpAddr::V6(address) => {
+            let network = u128::from(address) & !u128::from(u64::MAX);
+            IpAddr::V6(network.into())
+        }
+        address => address,
+    }
+}
 
 /// What every door works with.
 #[derive(Debug)]
@@ -107,10 +154,12 @@ pub(crate) struct Driver<A: Acceptor> {
     deadlines: BTreeSet<(Instant, SessionId)>,
     /// Sessions whose outputs wait for the workers.
     waiting: BTreeSet<(u64, SessionId)>,
-    half_open: usize,
+    half_open: HalfOpen,
+    /// Sockets that take no new sessions any more.
+    closing: HashSet<SocketId>,
     /// One open question per engine at most, so the queue is as long as the list of sessions.
     answers: mpsc::UnboundedSender<Answered>,
-    stopping: Option<oneshot::Sender<()>>,
+    stopping: Option<(Instant, oneshot::Sender<()>)>,
     leaving: Vec<Leaving>,
     reply: Vec<u8>,
 }
@@ -128,7 +177,10 @@ type Answered = (SessionId, AskId, Answer);
 struct Running<E> {
     pump: Pump<E>,
     port: PortId,
+    /// Where it is.
     path: Path,
+    /// Where it began.
+    origin: Path,
     user: String,
     device: String,
     certificate: Option<String>,
@@ -157,7 +209,8 @@ where
             by_port: HashMap::new(),
             deadlines: BTreeSet::new(),
             waiting: BTreeSet::new(),
-            half_open: 0,
+            half_open: HalfOpen::default(),
+            closing: HashSet::new(),
             answers,
             stopping: None,
             leaving: Vec::new(),
@@ -175,18 +228,26 @@ where
     ) {
         let workers = self.services.workers.clone();
         loop {
-            if self.sessions.is_empty()
-                && let Some(stopping) = self.stopping.take()
-            {
-                let _ = stopping.send(());
-                return;
+            if let Some((until, _)) = &self.stopping {
+                if *until <= Instant::now() {
+                    self.abandon();
+                }
+                if self.sessions.is_empty()
+                    && let Some((_, done)) = self.stopping.take()
+                {
+                    let _ = done.send(());
+                    return;
+                }
             }
             let deadline = self.deadlines.first().map(|(at, _)| *at);
+            let stop_at = self.stopping.as_ref().map(|(until, _)| *until);
+            let deadline = deadline.into_iter().chain(stop_at).min();
             let epoch = self.waiting.first().map(|(epoch, _)| *epoch);
             tokio::select! {
                 order = orders.recv() => match order {
                     Some(order) => self.order(order),
-                    None => return,
+                    // Nobody is left to give orders: no session may outlive its driver.
+                    None => return self.abandon(),
                 },
                 Some((session, ask, answer)) = answered.recv() => self.answer(session, ask, answer),
                 Some(event) = events.recv() => self.event(event),
@@ -206,6 +267,9 @@ where
                 let _ = done.send(meant.len() as u64);
             }
             Order::Drain(which, done) => {
+                if let Which::Socket(socket) = which {
+                    self.closing.insert(socket);
+                }
                 let left = self.select(&which).into_iter().collect::<BTreeSet<_>>();
                 self.leaving.push(Leaving { left: left.clone(), done });
                 for session in left {
@@ -218,7 +282,7 @@ where
             }
             Order::Change(change) => change(Instant::now(), &mut self.acceptor),
             Order::Stop(done) => {
-                self.stopping = Some(done);
+                self.stopping = Some((Instant::now() + STOP_TIME, done));
                 for session in self.select(&Which::All) {
                     let farewell = Command::Disconnect(Farewell::Shutdown);
                     self.feed(session, Input::Command(farewell));
@@ -298,7 +362,11 @@ where
     }
 
     fn accept(&mut self, now: Instant, path: Path, bytes: &[u8]) {
-        if self.stopping.is_some() || self.half_open >= MAX_HALF_OPEN {
+        let is_closing = match path.carrier {
+            Carrier::Udp(socket) => self.closing.contains(&socket),
+            Carrier::Ip { .. } => false,
+        };
+        if self.stopping.is_some() || is_closing || !self.half_open.has_room(path) {
             self.services.workers.count_discard(Discard::RateLimited);
             return;
         }
@@ -311,7 +379,7 @@ where
             debug!(door = self.door, remote = %path.remote, "no room for another session");
             return;
         };
-        self.half_open += 1;
+        self.half_open.begin(path);
         self.by_port.insert(port, session);
         self.sessions.insert(
             session,
@@ -319,6 +387,7 @@ where
                 pump: Pump::new(engine, port),
                 port,
                 path,
+                origin: path,
                 user: String::new(),
                 device: String::new(),
                 certificate: None,
@@ -345,11 +414,12 @@ where
 
     fn tick(&mut self) {
         let now = Instant::now();
-        while let Some((at, session)) = self.deadlines.first().copied() {
-            if at > now {
-                return;
+        let later = self.deadlines.split_off(&(now, SessionId(u64::MAX)));
+        // Each once, whatever it says of its next deadline: others wait for their turn, too.
+        for (_, session) in std::mem::replace(&mut self.deadlines, later) {
+            if let Some(running) = self.sessions.get_mut(&session) {
+                running.deadline = None;
             }
-            self.deadlines.pop_first();
             self.feed(session, Input::Tick);
         }
     }
@@ -391,9 +461,6 @@ where
                     self.deadlines.insert((at, session));
                 }
                 running.deadline = deadline;
-            } else if let Some(at) = deadline {
-                // A tick takes the entry out even when the deadline stays the same.
-                self.deadlines.insert((at, session));
             }
             if let Carried::Until(epoch) = carried
                 && running.waits_for != Some(epoch)
@@ -479,7 +546,7 @@ where
             (self.door, session.0, &running.user, canonical(running.path.remote));
         match event {
             Event::Up(facts) => {
-                self.half_open = self.half_open.saturating_sub(1);
+                self.half_open.end(running.origin);
                 let lease = running.lease.as_ref();
                 let ipv4 =
                     lease.and_then(|lease| lease.ipv4).map(|(address, _)| address.to_string());
@@ -501,6 +568,14 @@ where
         }
     }
 
+    /// Ends every session without a word, and takes it out of the data plane.
+    fn abandon(&mut self) {
+        for session in self.select(&Which::All) {
+            self.feed(session, Input::Command(Command::Disconnect(Farewell::Replaced)));
+            self.finish(session);
+        }
+    }
+
     /// Tells whoever waits for sessions that are all gone.
     fn tell_drained(&mut self) {
         for leaving in self.leaving.extract_if(.., |leaving| leaving.left.is_empty()) {
@@ -517,7 +592,7 @@ where
             self.waiting.remove(&(epoch, session));
         }
         if running.up.is_none() {
-            self.half_open = self.half_open.saturating_sub(1);
+            self.half_open.end(running.origin);
         }
         for leaving in &mut self.leaving {
             leaving.left.remove(&session);

@@ -57,6 +57,10 @@ impl<E: Engine> Pump<E> {
         }
     }
 
+    pub(crate) fn engine(&self) -> &E {
+        &self.engine
+    }
+
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.deadline
     }

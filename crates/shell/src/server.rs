@@ -21,7 +21,7 @@ use ipnet::{IpNet, Ipv6Net};
 use openvpn::Door;
 use sys::{Tun, UdpIo, UdpOptions};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tracing::{error, info, warn};
 
 use crate::clock;
@@ -118,6 +118,9 @@ struct Inner {
     config: Mutex<Arc<Config>>,
     summary: Summary,
     ipv6: Option<Ipv6Net>,
+    /// One reload at a time.
+    reloading: tokio::sync::Mutex<()>,
+    broken: tokio::sync::Notify,
     door: tokio::sync::Mutex<Option<OpenDoor>>,
     listening: Mutex<Vec<SocketAddr>>,
     routes: Mutex<EventRoutes>,
@@ -131,7 +134,7 @@ struct Inner {
 struct OpenDoor {
     orders: mpsc::Sender<Order<Door>>,
     sockets: Vec<(SocketAddr, SocketId)>,
-    task: JoinHandle<()>,
+    task: AbortHandle,
 }
 
 /// Which door hears which socket.
@@ -163,7 +166,8 @@ impl Server {
         // Ports first: a port in use must not cost a device and a firewall table.
         let workers_wanted = config.server.workers.map_or_else(default_workers, usize::from);
         let bound = if config.doors.openvpn.enabled {
-            bind_all(&config.doors.openvpn, workers_wanted)?
+            let door = &config.doors.openvpn;
+            bind_all(door, door.listen.len(), workers_wanted)?
         } else {
             Vec::new()
         };
@@ -244,6 +248,8 @@ impl Server {
             config: Mutex::new(Arc::new(config)),
             summary,
             ipv6,
+            reloading: tokio::sync::Mutex::new(()),
+            broken: tokio::sync::Notify::new(),
             door: tokio::sync::Mutex::new(None),
             listening: Mutex::default(),
             routes: Mutex::default(),
@@ -338,6 +344,7 @@ impl Server {
     ///
     /// Nothing has changed then.
     pub async fn reload(&self) -> Result<Changed, ReloadError> {
+        let _alone = self.0.reloading.lock().await;
         let fresh = Config::load(self.0.config_path.as_deref()).map_err(ReloadError::Config)?;
         let former = self.config();
         let (mut next, mut changed) = (fresh.clone(), Changed::default());
@@ -360,23 +367,25 @@ impl Server {
         let door = former.doors.openvpn != next.doors.openvpn;
 
         // What may fail comes first.
-        if door {
-            self.change_door(&former.doors.openvpn, &next).await?;
-            changed.applied.push("doors.openvpn");
-        }
         if nat {
             let plan = server_plan(&next, &self.0.summary.device, &self.0.summary.addresses);
-            if let Some(host) = &mut *lock(&self.0.host) {
-                host.update(&plan).map_err(|error| ReloadError::Host(error.to_string()))?;
-            }
+            self.update_host(plan).await?;
             changed.applied.push("network.nat");
         }
+        if door {
+            let outcome = self.change_door(&next).await;
+            if outcome.is_err() && nat {
+                let plan = server_plan(&former, &self.0.summary.device, &self.0.summary.addresses);
+                self.update_host(plan).await?;
+            }
+            outcome?;
+            changed.applied.push("doors.openvpn");
+        }
         let settings = network_settings(&next, self.0.ipv6);
-        self.0
-            .services
-            .network
-            .update_settings(settings)
-            .map_err(|error| ReloadError::Host(error.to_string()))?;
+        // The ranges are as before, so nobody falls out of them and nothing can be refused.
+        if let Err(error) = self.0.services.network.update_settings(settings) {
+            error!(%error, "the network's settings");
+        }
         changed.applied.extend(network.iter().filter(|(_, is)| *is).map(|(key, _)| key));
         if policy {
             self.0.policy.set_client_to_client(next.network.client_to_client);
@@ -407,6 +416,21 @@ impl Server {
         undone.await.unwrap_or_else(|error| vec![error.to_string()])
     }
 
+    /// Returns when a door has broken: its sessions are gone, and the server has to be stopped.
+    pub async fn broken(&self) {
+        self.0.broken.notified().await;
+    }
+
+    async fn update_host(&self, plan: ServerPlan) -> Result<(), ReloadError> {
+        let inner = Arc::clone(&self.0);
+        let updated = tokio::task::spawn_blocking(move || match &mut *lock(&inner.host) {
+            Some(host) => host.update(&plan).map_err(|error| error.to_string()),
+            None => Ok(()),
+        });
+        let updated = updated.await.map_err(|error| ReloadError::Host(error.to_string()))?;
+        updated.map_err(ReloadError::Host)
+    }
+
     async fn orders(&self) -> Option<mpsc::Sender<Order<Door>>> {
         self.0.door.lock().await.as_ref().map(|door| door.orders.clone())
     }
@@ -433,27 +457,42 @@ impl Server {
     /// list: the store tells that it changed, not what.
     async fn watch_users(&self) {
         let mut seen = self.0.store.generation().ok();
+        // A login that was judged before a change may come up after it: look twice.
+        let mut look_again = false;
         let mut every = tokio::time::interval(WATCH_EVERY);
         loop {
             every.tick().await;
             let generation = self.0.store.generation().ok();
-            if generation == seen {
+            let is_new = generation != seen || generation.is_none();
+            if !is_new && !look_again {
                 continue;
             }
-            seen = generation;
+            look_again = is_new;
             self.reserve_fixed();
-            for (session, _) in self.sessions().await {
-                let serial = session.certificate.as_deref();
-                match self.0.store.standing(&session.user, serial) {
-                    Ok(Standing::Welcome) => {}
-                    Ok(Standing::Unwelcome(reason)) => {
-                        info!(user = %session.user, ?reason, "not welcome any more");
-                        self.end_sessions(Which::Id(session.id), Farewell::Revoked).await;
-                    }
-                    Err(error) => error!(%error, "the user list cannot be read"),
+            if self.end_unwelcome().await {
+                seen = generation;
+            }
+        }
+    }
+
+    /// Says whether everybody could be looked at.
+    async fn end_unwelcome(&self) -> bool {
+        let mut all = true;
+        for (session, _) in self.sessions().await {
+            let serial = session.certificate.as_deref();
+            match self.0.store.standing(&session.user, serial) {
+                Ok(Standing::Welcome) => {}
+                Ok(Standing::Unwelcome(reason)) => {
+                    info!(user = %session.user, ?reason, "not welcome any more");
+                    self.end_sessions(Which::Id(session.id), Farewell::Revoked).await;
+                }
+                Err(error) => {
+                    error!(%error, "the user list cannot be read");
+                    all = false;
                 }
             }
         }
+        all
     }
 
     async fn open_door(&self, config: &Config, bound: Vec<Bound>) -> Result<(), StartError> {
@@ -463,8 +502,19 @@ impl Server {
         let (orders, received) = mpsc::channel(16);
         let (driver, answered) = Driver::new("openvpn", acceptor, Arc::clone(&self.0.services));
         let task = tokio::spawn(driver.run(answered, heard, received));
+        let (inner, gone) = (Arc::downgrade(&self.0), task.abort_handle());
+        let watch = tokio::spawn(async move {
+            if let Err(error) = task.await
+                && error.is_panic()
+                && let Some(inner) = inner.upgrade()
+            {
+                error!("the OpenVPN door broke; this is a bug, please report it: {error}");
+                inner.broken.notify_one();
+            }
+        });
+        lock(&self.0.tasks).push(watch);
         lock(&self.0.routes).door = Some(events);
-        let mut door = OpenDoor { orders, sockets: Vec::new(), task };
+        let mut door = OpenDoor { orders, sockets: Vec::new(), task: gone };
         let added = self.add_sockets(&mut door, bound).await;
         *self.0.door.lock().await = Some(door);
         added
@@ -501,13 +551,13 @@ impl Server {
     }
 
     /// Opens, closes or changes the door; on an error it is as it was.
-    async fn change_door(&self, former: &OpenVpn, next: &Config) -> Result<(), ReloadError> {
+    async fn change_door(&self, next: &Config) -> Result<(), ReloadError> {
         let wanted = &next.doors.openvpn;
         let now = lock(&self.0.listening).clone();
         let mut missing = wanted.clone();
         missing.listen.retain(|address| !now.contains(address));
         let bound = if wanted.enabled && !missing.listen.is_empty() {
-            bind_all(&missing, self.0.services.workers.count())
+            bind_all(&missing, wanted.listen.len(), self.0.services.workers.count())
                 .map_err(|error| ReloadError::Host(error.to_string()))?
         } else {
             Vec::new()
@@ -525,7 +575,7 @@ impl Server {
             }
             return Ok(());
         }
-        if !former.enabled {
+        if self.0.door.lock().await.is_none() {
             return self
                 .open_door(next, bound)
                 .await
@@ -688,13 +738,14 @@ struct Bound {
     sockets: Vec<std::net::UdpSocket>,
 }
 
-fn bind_all(door: &OpenVpn, workers: usize) -> Result<Vec<Bound>, StartError> {
+/// Binds the addresses of `door`, which are some or all of the `wanted` ones.
+fn bind_all(door: &OpenVpn, wanted: usize, workers: usize) -> Result<Vec<Bound>, StartError> {
     let mut bound = Vec::new();
     for &address in &door.listen {
         match bind(address, workers) {
             Ok(sockets) => bound.push(Bound { address, sockets }),
             // The default listens on both families; a kernel without one still has the other.
-            Err(error) if is_family_missing(&error, address) && door.listen.len() > 1 => {
+            Err(error) if is_family_missing(&error, address) && wanted > 1 => {
                 warn!(%address, "this kernel has no IPv6: not listening there");
             }
             Err(error) => return Err(StartError(format!("doors.openvpn.listen: {error}"))),

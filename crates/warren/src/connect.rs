@@ -79,9 +79,7 @@ async fn stay_connected(start: Start, mut signals: Signals) -> anyhow::Result<()
 fn launch(start: Start) -> anyhow::Result<Running> {
     let Start { file, text, state, login } = start;
     let folder = file.parent().map(Path::to_owned).unwrap_or_default();
-    let mut read = |name: &str| {
-        std::fs::read(folder.join(name)).map_err(|error| format!("cannot read it: {error}"))
-    };
+    let mut read = |name: &str| read_beside(&folder, name);
     let profile = openvpn::Profile::parse(&text, &mut read)
         .map_err(|error| Usage(format!("{}:{error}", file.display())))?;
     let login = match &profile.login {
@@ -117,6 +115,26 @@ fn launch(start: Start) -> anyhow::Result<Running> {
         Ok(result?)
     });
     Ok(Running { stop, task })
+}
+
+/// Reads a file that a profile names. Profiles come from others: one that could name any file could
+/// have its first lines sent to its server as user and password.
+fn read_beside(folder: &Path, name: &str) -> Result<Vec<u8>, String> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let attempt = || -> io::Result<Option<Vec<u8>>> {
+        let path = folder.join(name).canonicalize()?;
+        if !path.starts_with(folder.canonicalize()?) || !path.is_file() {
+            return Ok(None);
+        }
+        let mut bytes = Vec::new();
+        File::open(path)?.take(MAX_PROFILE).read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
+    };
+    match attempt() {
+        Ok(Some(bytes)) => Ok(bytes),
+        Ok(None) => Err("not a file in the profile's own folder; copy it there".to_owned()),
+        Err(error) => Err(format!("cannot read it: {error}")),
+    }
 }
 
 /// Tells the person at the terminal, and the service manager, how it stands.
@@ -242,6 +260,19 @@ mod tests {
             let error = two_lines(bad).expect_err("it has no two lines");
             assert!(error.is::<Usage>(), "{bad:?}: {error}");
         }
+    }
+
+    #[test]
+    fn a_profile_reads_no_file_but_those_beside_it() {
+        let folder = std::env::temp_dir().join(format!("warren-beside-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        std::fs::write(folder.join("ca.pem"), "text").expect("a file");
+
+        assert_eq!(read_beside(&folder, "ca.pem").expect("it is there"), b"text");
+        for name in ["/etc/passwd", "../../etc/passwd", "/dev/zero", "nothing.pem", "."] {
+            assert!(read_beside(&folder, name).is_err(), "{name}");
+        }
+        std::fs::remove_dir_all(&folder).expect("it was made above");
     }
 
     #[test]

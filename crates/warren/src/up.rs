@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use anyhow::ensure;
 use backends::{StateDir, StateLock, Store};
 use config::Config;
 use contract::Secret;
@@ -105,11 +106,15 @@ async fn launch(start: Start) -> anyhow::Result<(Running, Arc<dyn Control>, Bann
     let control = Arc::new(Live(server.clone()));
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(async move {
-        let _ = stopped.await;
+        let is_broken = tokio::select! {
+            _ = stopped => false,
+            () = server.broken() => true,
+        };
         for line in server.stop().await {
             warn!("{line}");
         }
         drop(lock);
+        ensure!(!is_broken, "a door broke; the log says which");
         Ok(())
     });
     Ok((Running { stop, task }, control, banner))

@@ -89,6 +89,8 @@ impl<F: Fabric> Tables<F> {
             }
             Op::Forget(port) => {
                 self.ports.remove(&port);
+                // An engine takes its own tunnels out; what is left is of one that broke.
+                self.tunnels.retain(|_, entry| entry.port != port);
             }
             Op::AddSocket(id, kind) => {
                 let index = usize::from(id.0);

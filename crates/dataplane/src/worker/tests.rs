@@ -141,6 +141,17 @@ fn a_session_that_ends_late_does_not_take_its_successors_key_along() {
 }
 
 #[test]
+fn nothing_outlives_a_port_that_is_forgotten() {
+    let mut lab = two_sessions();
+
+    lab.worker.apply(Op::Forget(PortId(ALICE.into())));
+    lab.sends(ALICE, &[packet(ALICE, WORLD)]);
+
+    assert!(lab.outside.tun.written.is_empty());
+    assert_eq!(lab.discarded(Discard::NoTunnel), 1);
+}
+
+#[test]
 fn a_key_used_again_carries_only_what_was_ordered_since() {
     let mut lab = two_sessions();
     lab.worker

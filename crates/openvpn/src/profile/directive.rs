@@ -7,7 +7,7 @@ use contract::Secret;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use pki::NameRule;
 
-use super::{Draft, DraftRemote, Line, Login, ProfileError, Proto, ReadFile};
+use super::{Block, Draft, DraftRemote, Line, Login, ProfileError, Proto, ReadFile};
 use crate::cipher::{Cipher, digest_named};
 use crate::static_key::StaticKey;
 
@@ -121,11 +121,21 @@ pub(super) fn apply(
 ) -> Result<(), ProfileError> {
     let name = line.name.as_str();
     match name {
+        "<connection>" => {
+            draft.block = Some(Block { first: draft.remotes.len(), ..Block::default() })
+        }
+        "</connection>" => close_block(draft, line)?,
         "remote" => remote(draft, line)?,
         "remote-random" => draft.remote_random = true,
-        "port" | "rport" => draft.default_port = port(line, 0)?,
+        "port" | "rport" => match &mut draft.block {
+            Some(block) => block.port = Some(port(line, 0)?),
+            None => draft.default_port = port(line, 0)?,
+        },
         "lport" => draft.local_port = Some(port(line, 0)?),
-        "proto" => draft.default_proto = Some(proto(line, 0)?),
+        "proto" => match &mut draft.block {
+            Some(block) => block.proto = Some(proto(line, 0)?),
+            None => draft.default_proto = Some(proto(line, 0)?),
+        },
         "dev" | "dev-type" => dev(draft, line)?,
         "ca" => draft.ca.extend(content(line, read)?),
         "cert" | "extra-certs" => {
@@ -179,10 +189,10 @@ pub(super) fn apply(
         }
         "hand-window" => draft.handshake = seconds(line, 0, 5, 600)?,
         "ping" => draft.ping = seconds(line, 0, 1, 3600)?,
-        "ping-restart" | "ping-exit" => draft.ping_restart = seconds(line, 0, 5, 86_400)?,
+        "ping-restart" | "ping-exit" => draft.ping_restart = silence(line, 0)?,
         "keepalive" => {
             draft.ping = seconds(line, 0, 1, 3600)?;
-            draft.ping_restart = seconds(line, 1, 5, 86_400)?;
+            draft.ping_restart = silence(line, 1)?;
         }
         "connect-retry" => {
             let first = seconds(line, 0, 1, 3600)?;
@@ -237,6 +247,16 @@ fn other(draft: &mut Draft, line: &Line) -> Result<(), ProfileError> {
         return Ok(());
     }
     Err(line.error("not supported; remove the line if the server does not need it"))
+}
+
+/// What stands in a `<connection>` block holds for its remotes only.
+fn close_block(draft: &mut Draft, line: &Line) -> Result<(), ProfileError> {
+    let block = draft.block.take().ok_or_else(|| line.error("without a beginning"))?;
+    for remote in draft.remotes.iter_mut().skip(block.first) {
+        remote.port = remote.port.or(block.port);
+        remote.proto = remote.proto.or(block.proto);
+    }
+    Ok(())
 }
 
 fn remote(draft: &mut Draft, line: &Line) -> Result<(), ProfileError> {
@@ -396,6 +416,14 @@ fn port(line: &Line, at: usize) -> Result<u16, ProfileError> {
 
 fn seconds(line: &Line, at: usize, min: u64, max: u64) -> Result<Duration, ProfileError> {
     number(line, at, min, max).map(Duration::from_secs)
+}
+
+/// How much silence is borne; 0 means any, which a day is close enough to.
+fn silence(line: &Line, at: usize) -> Result<Duration, ProfileError> {
+    match number(line, at, 0, 86_400)? {
+        0 => Ok(Duration::from_secs(86_400)),
+        seconds => Ok(Duration::from_secs(seconds.max(5))),
+    }
 }
 
 fn number(line: &Line, at: usize, min: u64, max: u64) -> Result<u64, ProfileError> {

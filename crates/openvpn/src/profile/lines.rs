@@ -27,7 +27,8 @@ impl Line {
     }
 }
 
-/// Splits a profile into directives; `<connection>` blocks are opened into the lines inside them.
+/// Splits a profile into directives; `<connection>` and `</connection>` are lines of their own
+/// around those inside.
 pub(crate) fn split(text: &str) -> Result<Vec<Line>, ProfileError> {
     if text.len() > MAX_PROFILE {
         return Err(ProfileError::whole("the profile is larger than 1 MiB"));
@@ -40,6 +41,12 @@ pub(crate) fn split(text: &str) -> Result<Vec<Line>, ProfileError> {
         let trimmed = raw.trim();
         if let Some(tag) = trimmed.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')) {
             if matches!(tag, "connection" | "/connection") {
+                lines.push(Line {
+                    number,
+                    name: format!("<{tag}>"),
+                    words: Vec::new(),
+                    block: None,
+                });
                 continue;
             }
             if tag.starts_with('/') || tag.is_empty() {

@@ -167,3 +167,23 @@ fn a_profile_cut_inside_a_block_never_passes_for_a_whole_one() {
         }
     }
 }
+
+#[test]
+fn a_connection_block_speaks_for_itself_only() {
+    let blocks = "<connection>\nremote a\nproto tcp\nport 443\n</connection>\n\
+                  <connection>\nremote b\nproto udp6\n</connection>\n";
+
+    let profile = parse(&format!("{blocks}{GOOD}")).unwrap();
+
+    let b = Remote { host: "b".to_owned(), port: 1194, family: Some(Family::V6) };
+    assert_eq!(profile.remotes[0], b, "the TCP one is skipped: {:?}", profile.remotes);
+    assert!(error_of("<connection>").contains("</connection>"));
+    assert!(error_of("</connection>").contains("without a beginning"));
+}
+
+#[test]
+fn silence_may_be_borne_for_ever() {
+    let profile =
+        parse(&format!("ping-restart 0\n{}", GOOD.replace("keepalive 5 30\n", ""))).unwrap();
+    assert_eq!(profile.ping_restart.as_secs(), 86_400);
+}

@@ -3,14 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use contract::{
-    Answer, Ask, AskId, Event, Fatal, Path, PortId, Secret, SessionFacts, TerminateCause,
-};
+use contract::{Answer, Ask, AskId, Event, Fatal, Path, PortId, Secret, TerminateCause};
 use crypto::SeededRandom;
 use crypto::digest::Hash;
 use rustls::ClientConfig;
 
-use crate::cipher::{Cipher, digest_name};
+use crate::cipher::Cipher;
 use crate::generation::{Generation, TlsRole};
 use crate::key_method::KeyRecord;
 use crate::keys::KeySource;
@@ -317,26 +315,10 @@ impl Initiator {
                 result.map_err(|()| Fatal::Local("the host's network could not be set up"))?;
                 self.stage = Stage::Established;
                 core.switch(now);
-                core.event(Event::Up(self.facts(core)));
+                core.event(Event::Up(core.facts("OpenVPN server".to_owned())));
                 Ok(())
             }
             _ => Ok(()),
-        }
-    }
-
-    fn facts(&self, core: &Core) -> SessionFacts {
-        let cipher = core.agreement.map_or(String::new(), |agreement| {
-            if agreement.cipher.aead().is_some() {
-                agreement.cipher.name().to_owned()
-            } else {
-                format!("{} {}", agreement.cipher, digest_name(core.digest))
-            }
-        });
-        let tls = core.current.as_ref().map_or("TLS", |current| current.tls_version());
-        SessionFacts {
-            cipher,
-            control: format!("{tls}, {}", self.config.protection.name()),
-            software: "OpenVPN server".to_owned(),
         }
     }
 

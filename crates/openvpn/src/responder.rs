@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use contract::{
     Answer, Ask, AskId, AttachRequest, AuthVerdict, Credentials, DenyReason, Event, Fatal, Grant,
-    Lease, NoLease, SessionFacts, TerminateCause,
+    Lease, NoLease, TerminateCause,
 };
 use crypto::digest::Hash;
 use rustls::ServerConfig;
 
-use crate::cipher::{Cipher, choose, digest_name};
+use crate::cipher::{Cipher, choose};
 use crate::generation::TlsRole;
 use crate::key_method::KeyRecord;
 use crate::keys::KeySource;
@@ -315,27 +315,11 @@ impl Responder {
         core.switch(now);
         self.send_record(core, key_id, &source);
         self.member = Some(Member { user: grant.user.clone(), lease, pushed: None });
-        core.event(Event::Up(self.facts(core)));
+        core.event(Event::Up(core.facts(format!("OpenVPN {}", self.client.software))));
         if self.push_requested || self.client.has(proto::REQUEST_PUSH) {
             self.push(core, now);
         }
         Ok(())
-    }
-
-    fn facts(&self, core: &Core) -> SessionFacts {
-        let cipher = core.agreement.map_or(String::new(), |agreement| {
-            if agreement.cipher.aead().is_some() {
-                agreement.cipher.name().to_owned()
-            } else {
-                format!("{} {}", agreement.cipher, digest_name(core.digest))
-            }
-        });
-        let tls = core.current.as_ref().map_or("TLS", |current| current.tls_version());
-        SessionFacts {
-            cipher,
-            control: format!("{tls}, {}", self.config.protection.name()),
-            software: format!("OpenVPN {}", self.client.software),
-        }
     }
 
     fn send_record(&self, core: &mut Core, key_id: KeyId, source: &KeySource) {

@@ -23,11 +23,12 @@ use std::time::{Duration, Instant};
 
 use contract::{
     Answer, Ask, AskId, Command, DataPlaneOp, Engine, Event, Exit, Farewell, Fatal, Input, Notice,
-    Output, Path, PortId, TerminateCause, Transmit, TunnelKey, Via,
+    Output, Path, PortId, SessionFacts, TerminateCause, Transmit, TunnelKey, Via,
 };
 use crypto::SeededRandom;
 use crypto::digest::Hash;
 
+use crate::cipher::digest_name;
 use crate::data::{DataKeys, DataTunnel, OCC_EXIT, OCC_MAGIC, PING};
 use crate::generation::{Generation, Heard};
 use crate::initiator::Initiator;
@@ -300,6 +301,20 @@ impl Core {
     /// to use new ones.
     fn opened(&self, current: &DataTunnel) -> u64 {
         current.opened() + self.retired.as_ref().map_or(0, |retired| retired.tunnel.opened())
+    }
+
+    /// What is worth showing of this session.
+    pub(crate) fn facts(&self, software: String) -> SessionFacts {
+        let cipher = self.agreement.map_or(String::new(), |agreement| {
+            if agreement.cipher.aead().is_some() {
+                agreement.cipher.name().to_owned()
+            } else {
+                format!("{} {}", agreement.cipher, digest_name(self.digest))
+            }
+        });
+        let tls = self.current.as_ref().map_or("TLS", |current| current.tls_version());
+        let control = format!("{tls}, {}", self.protection.name());
+        SessionFacts { cipher, control, software }
     }
 
     fn remove_retired(&mut self) {

@@ -294,6 +294,28 @@ fn the_client_renews_keys_under_load_without_losing_a_ping() {
     renew_under_load("reneg-sec 0", "reneg-sec 10");
 }
 
+/// OpenVPN goes on with the old keys for half the renewal period, longer than a silence is borne.
+#[test]
+fn a_server_that_keeps_to_its_old_keys_for_a_while_is_heard() {
+    scenario("old keys", |lab| {
+        let server = Server { extra: vec!["reneg-sec 36 36".to_owned()], ..Server::default() };
+        let (world, _pki, peer, profile) = stock(lab, 1, &server)?;
+        let client = Client::connect(&world.clients[0], &profile, None)?;
+
+        // The second set of keys, and then twice the silence that the server's push allows.
+        eventually(Duration::from_secs(60), || {
+            let keys = peer.said("Outgoing Data Channel: Cipher").len();
+            ensure!(keys >= 2, "{keys} sets of keys");
+            Ok(())
+        })?;
+        std::thread::sleep(Duration::from_secs(16));
+
+        assert_eq!(client.peer().said("disconnected").len(), 0);
+        assert_eq!(client.peer().said("connected to").len(), 1);
+        check_ping(&world.clients[0])
+    });
+}
+
 #[test]
 fn a_new_outer_address_keeps_the_tunnel() {
     scenario("client float", |lab| {

@@ -101,12 +101,13 @@ impl From<StoreError> for Refusal {
 
 impl Judge {
     fn password(&self, source: IpAddr, user: &str, password: &Secret) -> Result<Grant, Refusal> {
+        // Before the attempt is counted: a store that fails is not the user's failure.
+        let account = self.store.account(user)?;
         // Asked only here, with a permit in hand: a crowd that reconnects through one NAT has no
         // more than a few attempts open at once, and those that succeed are taken back.
         self.with_limiter(|limiter| limiter.check(Instant::now(), source, user))
             .map_err(|_| Refusal::Deny(DenyReason::TooManyAttempts))?;
 
-        let account = self.store.account(user)?;
         let hash = account.as_ref().and_then(|account| account.hash.as_deref());
         let is_right = password::verify(password, hash.unwrap_or(&self.nobody));
         let Some(account) = account.filter(|account| is_right && account.hash.is_some()) else {

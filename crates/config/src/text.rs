@@ -379,6 +379,12 @@ impl Text for SocketAddr {
         if address.port() == 0 {
             return Err(format!("{text:?} has port 0; write a port from 1 to 65535"));
         }
+        if let IpAddr::V6(ip) = address.ip()
+            && let Some(ip) = ip.to_ipv4_mapped()
+        {
+            let port = address.port();
+            return Err(format!("{text:?} is an IPv4 address in disguise; write \"{ip}:{port}\""));
+        }
         if address.ip().is_multicast() {
             return Err(format!(
                 "{text:?} is a multicast address; write one of this machine's own"

@@ -132,6 +132,10 @@ pub struct Lease {
     pub redirect4: bool,
     /// Everything IPv6 goes through the tunnel.
     pub redirect6: bool,
+    /// Nothing IPv4 leaves the member at all: everything is redirected, and the network has none.
+    pub block4: bool,
+    /// Nothing IPv6 leaves the member at all.
+    pub block6: bool,
     /// The largest IP packet the tunnel carries.
     pub mtu: u16,
 }

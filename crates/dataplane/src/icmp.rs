@@ -15,7 +15,7 @@ const ICMP_HEADER: usize = 8;
 /// The hop limit our own packets start with.
 const HOP_LIMIT: u8 = 64;
 
-/// ICMP errors a worker sends a second at most (RFC 4443, 2.4 (f) asks for a limit).
+/// ICMP errors of one kind that a worker sends a second at most (RFC 4443, 2.4 (f) asks for a limit).
 const PER_SECOND: u32 = 100;
 
 /// What is wrong with a packet.
@@ -25,6 +25,15 @@ pub(crate) enum Complaint {
     TooBig { mtu: u16 },
     /// It has been forwarded too often.
     TimeExceeded,
+}
+
+/// Who an error claims to come from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Speaker {
+    /// The network itself.
+    Gateway,
+    /// Whom the packet was for.
+    Destination,
 }
 
 /// The network's own addresses, which its errors come from.
@@ -40,6 +49,7 @@ impl Gateways {
     pub(crate) fn complain(
         &self,
         complaint: Complaint,
+        from: Speaker,
         packet: &[u8],
         head: &Head,
         out: &mut [u8; MAX_ERROR],
@@ -48,10 +58,15 @@ impl Gateways {
             return None;
         }
         let packet = packet.get(..head.total_len)?;
-        match (head.source, self.v4, self.v6) {
-            (IpAddr::V4(to), Some(from), _) => Some(write_v4(complaint, from, to, packet, out)),
-            (IpAddr::V6(to), _, Some(from)) => Some(write_v6(complaint, from, to, packet, out)),
-            (IpAddr::V4(_), None, _) | (IpAddr::V6(_), _, None) => None,
+        let from = match (from, head.source) {
+            (Speaker::Destination, _) => head.destination,
+            (Speaker::Gateway, IpAddr::V4(_)) => self.v4?.into(),
+            (Speaker::Gateway, IpAddr::V6(_)) => self.v6?.into(),
+        };
+        match (from, head.source) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => Some(write_v4(complaint, from, to, packet, out)),
+            (IpAddr::V6(from), IpAddr::V6(to)) => Some(write_v6(complaint, from, to, packet, out)),
+            _ => None, // no packet has addresses of both families
         }
     }
 }
@@ -139,16 +154,34 @@ fn write_v6(
     len
 }
 
+/// What may still be sent of each kind: members that let packets expire silence nobody's path MTU
+/// discovery.
+#[derive(Debug, Default)]
+pub(crate) struct Allowances {
+    too_big: Allowance,
+    time_exceeded: Allowance,
+}
+
+impl Allowances {
+    /// Takes one for this kind of error, if there is one.
+    pub(crate) fn take(&mut self, complaint: Complaint, now: Instant) -> Option<()> {
+        match complaint {
+            Complaint::TooBig { .. } => self.too_big.take(now),
+            Complaint::TimeExceeded => self.time_exceeded.take(now),
+        }
+    }
+}
+
 /// How many errors may still be sent: a token bucket on the caller's clock.
 #[derive(Debug, Default)]
-pub(crate) struct Allowance {
+struct Allowance {
     left: u32,
     since: Option<Instant>,
 }
 
 impl Allowance {
     /// Takes one, if there is one.
-    pub(crate) fn take(&mut self, now: Instant) -> Option<()> {
+    fn take(&mut self, now: Instant) -> Option<()> {
         let elapsed = self.since.map_or(Duration::from_secs(1), |since| now - since);
         let earned = elapsed.min(Duration::from_secs(1)).as_millis() as u32 * PER_SECOND / 1000;
         if earned > 0 {
@@ -188,7 +221,7 @@ mod tests {
         let mut out = [0; MAX_ERROR];
 
         let complaint = Complaint::TooBig { mtu: 1300 };
-        let len = gateways.complain(complaint, &packet, &head, &mut out).unwrap();
+        let len = gateways.complain(complaint, Speaker::Gateway, &packet, &head, &mut out).unwrap();
 
         let error = Head::parse(&out[..len]).unwrap();
         assert_eq!(error.source, IpAddr::from([10, 0, 0, 254]));
@@ -209,7 +242,8 @@ mod tests {
         let head = Head::parse(&packet).unwrap();
         let mut out = [0; MAX_ERROR];
 
-        let len = gateways.complain(Complaint::TimeExceeded, &packet, &head, &mut out).unwrap();
+        let complaint = Complaint::TimeExceeded;
+let len = gateways.complain(complaint, Speaker::Gateway, &packet, &head, &mut out).unwrap();
 
         let error = Head::parse(&out[..len]).unwrap();
         assert_eq!((len, out[40], error.source), (1280, 3, gateway.into()));
@@ -226,7 +260,8 @@ mod tests {
             let mut packet = ping.clone();
             change(&mut packet);
             let head = Head::parse(&packet).unwrap();
-            gateways.complain(Complaint::TimeExceeded, &packet, &head, &mut [0; MAX_ERROR])
+            let out = &mut [0; MAX_ERROR];
+gateways.complain(Complaint::TimeExceeded, Speaker::Gateway, &packet, &head, out)
         };
 
         assert!(answer(|_| ()).is_some());

@@ -23,7 +23,8 @@ pub trait TunIo {
     ///
     /// # Errors
     ///
-    /// `WouldBlock` means empty; anything else means the device is gone.
+    /// `WouldBlock` means empty; `EBADFD` and its like mean that the device is gone, anything else
+    /// that one packet is lost.
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize>;
 
     /// Writes a virtio header and the pieces of one packet.

@@ -15,7 +15,7 @@ use crate::classify::SocketKind;
 use crate::coalesce::Coalescer;
 use crate::counters::PortCounters;
 use crate::egress::Egress;
-use crate::icmp::{Allowance, Gateways};
+use crate::icmp::{Allowances, Gateways};
 use crate::io::{Offloads, Received, StreamSink, Surroundings};
 use crate::split::SuperPacket;
 use tables::{Sinks, Tables};
@@ -68,7 +68,7 @@ pub struct Worker<F> {
     tables: Tables<F>,
     egress: Egress,
     scratch: Scratch,
-    allowance: Allowance,
+    allowances: Allowances,
     offloads: Offloads,
     discards: [u64; Discard::COUNT],
 }
@@ -97,7 +97,7 @@ impl<F: Fabric> Worker<F> {
             tables: Tables::new(fabric, Gateways { v4: settings.gateway4, v6: settings.gateway6 }),
             egress: Egress::default(),
             scratch: Scratch::default(),
-            allowance: Allowance::default(),
+            allowances: Allowances::default(),
             offloads: settings.offloads,
             discards: [0; Discard::COUNT],
         }
@@ -169,6 +169,11 @@ impl<F: Fabric> Worker<F> {
         self.tables.apply(op);
     }
 
+    /// Counts a packet that was lost on its way to the worker.
+    pub fn count_discard(&mut self, why: Discard) {
+        self.discards[why as usize] += 1;
+    }
+
     /// What has been dropped, by [`Discard`] as index.
     #[must_use]
     pub fn discards(&self) -> &[u64; Discard::COUNT] {
@@ -198,7 +203,7 @@ impl<F: Fabric> Worker<F> {
             now,
             egress: &mut self.egress,
             scratch: &mut self.scratch,
-            allowance: &mut self.allowance,
+            allowances: &mut self.allowances,
             offloads: &mut self.offloads,
             discards: &mut self.discards,
             outside,

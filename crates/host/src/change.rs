@@ -71,6 +71,11 @@ impl fmt::Display for Change {
 }
 
 impl Change {
+    /// Whether it is still there after a reboot.
+    pub(crate) fn is_on_disk(&self) -> bool {
+        matches!(self, Self::ResolvConf(_))
+    }
+
     /// Makes the change; after an error, nothing has changed.
     fn make(&self) -> Result<Made, HostError> {
         let made = match self {

@@ -69,7 +69,8 @@ impl Journal {
     pub fn repair(&self) -> Result<Vec<String>, HostError> {
         let mut lines = Vec::new();
         let mut entries = self.entries();
-        entries.retain(|entry| entry.place == self.0.place);
+        // A file outlives the boot, and is the same one in every network namespace.
+        entries.retain(|entry| entry.place == self.0.place || entry.change.is_on_disk());
         let mut left = Vec::new();
         for entry in entries.drain(..).rev() {
             let change = &entry.change;

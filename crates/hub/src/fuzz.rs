@@ -30,6 +30,8 @@ pub fn network(bytes: &[u8]) {
         excluded: Vec::new(),
         redirect4: false,
         redirect6: false,
+        block4: false,
+        block6: false,
         mtu: 1420,
     };
     let network = HubNetwork::new(settings, Box::new(Forgetful)).expect("the ranges are valid");

@@ -15,6 +15,8 @@ mod tests;
 /// No IPv4 link may carry less (RFC 791, 3.2 has every host accept this much), whatever a peer
 /// says of itself.
 const MIN_MTU: u16 = 576;
+/// No IPv6 link may carry less (RFC 8200, 5).
+const MIN_MTU6: u16 = 1280;
 
 /// What the members of a network are told, and the ranges they are in.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -35,6 +37,10 @@ pub struct NetworkSettings {
     pub redirect4: bool,
     /// Members send everything IPv6 through the tunnel.
     pub redirect6: bool,
+    /// Members send nothing IPv4 at all: what is redirected has no way here.
+    pub block4: bool,
+    /// Members send nothing IPv6 at all.
+    pub block6: bool,
     /// The largest IP packet inside the tunnel.
     pub mtu: u16,
 }
@@ -248,8 +254,9 @@ impl State {
             ipv6 = ipv6.or_else(|| plan.address6(index));
         }
 
+        let least = if ipv6.is_some() { MIN_MTU6 } else { MIN_MTU };
         let mtu =
-            request.mtu.map_or(self.settings.mtu, |mtu| mtu.max(MIN_MTU).min(self.settings.mtu));
+            request.mtu.map_or(self.settings.mtu, |mtu| mtu.max(least).min(self.settings.mtu));
         let member = Member {
             port,
             user: request.user.clone(),
@@ -348,6 +355,8 @@ impl State {
             excluded: self.settings.excluded.clone(),
             redirect4: self.settings.redirect4,
             redirect6: self.settings.redirect6,
+            block4: self.settings.block4,
+            block6: self.settings.block6,
             mtu,
         }
     }

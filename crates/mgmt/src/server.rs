@@ -230,14 +230,22 @@ async fn sessions(State(api): State<Api>) -> Json<Vec<Session>> {
 }
 
 async fn kick(State(api): State<Api>, Body(kick): Body<Kick>) -> Answer<Ended> {
-    let mut sessions = 0;
-    if let Ok(id) = kick.target.parse() {
-        sessions = api.control.end_sessions(&Select::Id(id), Farewell::Kicked).await;
-    }
-    if sessions == 0 {
-        let user = Select::User(kick.target.clone());
-        sessions = api.control.end_sessions(&user, Farewell::Kicked).await;
-    }
+    let user = Select::User(kick.target.clone());
+    let id = kick.target.parse().ok().map(Select::Id);
+    let live = api.control.sessions().await;
+    let is_there = |select: &Select| live.iter().any(|session| select.matches(session));
+    let meant = match id.filter(is_there) {
+        Some(_) if is_there(&user) => {
+            return Err(Failure::conflict(format!(
+                "`{}` is both a user and the id of a session; kick by the ids that \
+                 `warren sessions` lists for the user, or disable the user",
+                kick.target
+            )));
+        }
+        Some(id) => id,
+        None => user,
+    };
+    let sessions = api.control.end_sessions(&meant, Farewell::Kicked).await;
     if sessions == 0 {
         return Err(Failure::not_found(format!(
             "no session has the id or user `{}`; `warren sessions` lists them",

@@ -59,6 +59,9 @@ pub(crate) fn push_reply(
         let ipv6 = if lease.redirect6 { " ipv6" } else { "" };
         options.push(format!("redirect-gateway def1{ipv6}"));
     }
+    if lease.block6 {
+        options.push("block-ipv6".to_owned());
+    }
     for server in &lease.dns.servers {
         options.push(format!(
             "dhcp-option {} {server}",
@@ -216,6 +219,7 @@ impl Pushed {
                 self.lease.redirect4 |= !flags.contains(&"!ipv4");
                 self.lease.redirect6 |= flags.contains(&"ipv6");
             }
+            ["block-ipv6"] => self.lease.block6 = true,
             ["dhcp-option", "DNS" | "DNS6", server] => self.add_dns(server.parse().ok()?),
             ["dhcp-option", "DOMAIN" | "DOMAIN-SEARCH" | "ADAPTER_DOMAIN_SUFFIX", domain] => {
                 self.add_domain(domain)?;
@@ -347,6 +351,8 @@ mod tests {
             excluded: Vec::new(),
             redirect4: true,
             redirect6: true,
+            block4: false,
+            block6: true,
             mtu: 1420,
         }
     }

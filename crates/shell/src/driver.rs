@@ -353,6 +353,11 @@ where
             Route::Session(session) => {
                 self.feed(session, Input::Datagram { via: Via::Path(path), payload: bytes });
             }
+            // A client that comes back too early must not be led on by a door that is about to
+            // close: it would wait for an answer that never comes.
+            Route::New | Route::Reply if self.is_closing(path) => {
+                self.services.workers.count_discard(Discard::Unwanted);
+            }
             Route::New => self.accept(now, path, bytes),
             Route::Reply => {
                 let _ = self.services.workers.transmit(path, &self.reply);
@@ -361,12 +366,16 @@ where
         }
     }
 
-    fn accept(&mut self, now: Instant, path: Path, bytes: &[u8]) {
-        let is_closing = match path.carrier {
+    fn is_closing(&self, path: Path) -> bool {
+        let is_socket_closing = match path.carrier {
             Carrier::Udp(socket) => self.closing.contains(&socket),
             Carrier::Ip { .. } => false,
         };
-        if self.stopping.is_some() || is_closing || !self.half_open.has_room(path) {
+        self.stopping.is_some() || is_socket_closing
+    }
+
+    fn accept(&mut self, now: Instant, path: Path, bytes: &[u8]) {
+        if !self.half_open.has_room(path) {
             self.services.workers.count_discard(Discard::RateLimited);
             return;
         }

@@ -22,7 +22,7 @@ use ipnet::{IpNet, Ipv6Net};
 use openvpn::Door;
 use sys::Tun;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tracing::{error, info, warn};
 
 use self::doors::{OpenDoor, bind_all};
@@ -324,6 +324,14 @@ impl Server {
     pub fn reserve_fixed(&self) {
         match self.0.store.users() {
             Ok(users) => {
+                let subnets = self.0.services.network.subnets();
+                for user in &users {
+                    let is_inside =
+                        |address: &IpAddr| subnets.iter().any(|net| net.contains(address));
+                    if let Some(address) = user.fixed.iter().find(|at| !is_inside(at)) {
+                        warn!(user = %user.name, %address, "the user's fixed address is not in the network: no login until `warren user address` gives another");
+                    }
+                }
                 self.0.services.network.reserve(users.into_iter().flat_map(|user| user.fixed));
             }
             Err(error) => error!(%error, "the user list cannot be read"),
@@ -455,16 +463,32 @@ impl Server {
         let mut every = tokio::time::interval(WATCH_EVERY);
         loop {
             every.tick().await;
-            let generation = self.0.store.generation().ok();
+            let generation = self.ask_store(|store| store.generation().ok()).await;
             let is_new = generation != seen || generation.is_none();
             if !is_new && !look_again {
                 continue;
             }
             look_again = is_new;
-            self.reserve_fixed();
+            let server = self.clone();
+            self.ask_store(move |_| server.reserve_fixed()).await;
             if self.end_unwelcome().await {
                 seen = generation;
             }
+        }
+    }
+
+    /// Asks the store where waiting for the disk holds nobody else up.
+    async fn ask_store<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Store) -> T + Send + 'static,
+    ) -> T {
+        let store = Arc::clone(&self.0.store);
+        let answer = tokio::task::spawn_blocking(move || question(&store)).await;
+        match answer.map_err(JoinError::try_into_panic) {
+            Ok(answer) => answer,
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            // The runtime is on its way down, and so are we.
+            Err(Err(_)) => std::future::pending().await,
         }
     }
 
@@ -472,8 +496,9 @@ impl Server {
     async fn end_unwelcome(&self) -> bool {
         let mut all = true;
         for (session, _) in self.sessions().await {
-            let serial = session.certificate.as_deref();
-            match self.0.store.standing(&session.user, serial) {
+            let (user, serial) = (session.user.clone(), session.certificate.clone());
+            let standing = self.ask_store(move |store| store.standing(&user, serial.as_deref()));
+            match standing.await {
                 Ok(Standing::Welcome) => {}
                 Ok(Standing::Unwelcome(reason)) => {
                     info!(user = %session.user, ?reason, "not welcome any more");
@@ -578,6 +603,8 @@ fn network_settings(config: &Config, ipv6: Option<Ipv6Net>) -> NetworkSettings {
         excluded: Vec::new(),
         redirect4: network.redirect_gateway && network.ipv4.is_some(),
         redirect6: network.redirect_gateway && ipv6.is_some(),
+        block4: network.redirect_gateway && network.ipv4.is_none(),
+        block6: network.redirect_gateway && ipv6.is_none(),
         mtu: network.mtu,
     }
 }

@@ -101,6 +101,10 @@ struct Shared {
     control: Mutex<Control>,
     /// Told whenever a worker has reached an epoch.
     reached: Notify,
+    /// Whether a worker is gone that nobody stopped, or has lost the TUN device.
+    broken: AtomicBool,
+    /// Told when that happens.
+    broke: Notify,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -116,7 +120,8 @@ struct Control {
 /// One worker as seen from outside.
 #[derive(Debug)]
 struct Side {
-    inbox: Mutex<Vec<Order>>,
+    /// `None` once the worker is gone.
+    inbox: Mutex<Option<Vec<Order>>>,
     /// Whether the inbox is worth locking.
     has_orders: AtomicBool,
     waker: Waker,
@@ -167,6 +172,8 @@ impl Workers {
             workers: sides,
             control: Mutex::default(),
             reached: Notify::new(),
+            broken: AtomicBool::new(false),
+            broke: Notify::new(),
             threads: Mutex::default(),
         }));
         for (index, (worker, poller, queue)) in parts.into_iter().enumerate() {
@@ -227,6 +234,18 @@ impl Workers {
                 return;
             }
             reached.await;
+        }
+    }
+
+    /// Returns once a worker is gone that nobody [stopped](Self::stop), or has lost the TUN device:
+    /// from then on packets vanish, and only a restart helps. The log says what happened.
+    pub async fn broken(&self) {
+        let broke = self.0.broke.notified();
+        tokio::pin!(broke);
+        // Registered before the look, so what breaks in between is not missed.
+        broke.as_mut().enable();
+        if !self.0.broken.load(Ordering::Acquire) {
+            broke.await;
         }
     }
 
@@ -382,10 +401,17 @@ impl Control {
     }
 }
 
+impl Shared {
+    fn break_down(&self) {
+        self.broken.store(true, Ordering::Release);
+        self.broke.notify_waiters();
+    }
+}
+
 impl Side {
     fn new(waker: Waker, totals: Arc<PortCounters>) -> Self {
         Self {
-            inbox: Mutex::default(),
+            inbox: Mutex::new(Some(Vec::new())),
             has_orders: AtomicBool::new(false),
             waker,
             applied: AtomicU64::new(0),
@@ -395,7 +421,10 @@ impl Side {
     }
 
     fn order(&self, orders: Vec<Order>) {
-        lock(&self.inbox).extend(orders);
+        match &mut *lock(&self.inbox) {
+            Some(inbox) => inbox.extend(orders),
+            None => return,
+        }
         self.has_orders.store(true, Ordering::Release);
         self.waker.wake();
     }
@@ -403,10 +432,17 @@ impl Side {
     /// Everything ordered since the last call; locks only if there is something.
     fn take_orders(&self) -> Vec<Order> {
         if self.has_orders.swap(false, Ordering::Acquire) {
-            std::mem::take(&mut *lock(&self.inbox))
+            lock(&self.inbox).as_mut().map(std::mem::take).unwrap_or_default()
         } else {
             Vec::new()
         }
+    }
+
+    /// Nobody takes orders any more.
+    fn close(&self) {
+        let left = lock(&self.inbox).take();
+        // Only now, without the lock: this may close sockets and streams.
+        drop(left);
     }
 }
 

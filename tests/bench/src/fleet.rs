@@ -8,7 +8,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use contract::{
     Answer, Ask, AskId, Carrier, Command, ContentKind, DataPlaneOp, Engine as _, Event, Exit,
     Farewell, Fatal, Input, Output, Path, PortId, SocketId, Tunnel, TunnelKey, Via, WallClock,
@@ -25,6 +25,11 @@ use crate::arena::Arena;
 const LARGEST: usize = 2048;
 /// The longest that one turn waits, so that whoever drives the fleet can look at the time.
 const TURN: Duration = Duration::from_millis(100);
+
+/// The ports that clients use in turn. Not the kernel's choice, which is random: some servers take a
+/// client on the port of one that left a moment ago for that one, and do not let it in.
+const FIRST_PORT: u16 = 10_000;
+const PORTS: u16 = 50_000;
 
 /// What all clients have in common.
 #[derive(Debug)]
@@ -108,6 +113,7 @@ pub(crate) struct Fleet {
     habit: Habit,
     poller: Poller,
     random: SeededRandom,
+    next_port: u16,
     members: Vec<Member>,
     /// Handshakes that reached PUSH_REPLY.
     pub(crate) connected: u64,
@@ -132,11 +138,35 @@ impl Fleet {
             habit,
             poller: Poller::new()?,
             random: SeededRandom::new(seed),
+            next_port: 0,
             members: Vec::new(),
             connected: 0,
             lost: 0,
             last_loss: None,
         })
+    }
+
+    fn newcomer(&mut self, config: Arc<InitiatorConfig>, index: usize) -> Result<Member> {
+        let socket = self.socket()?;
+        self.poller.add(&socket, index as u64)?;
+        Member::new(config, socket, self.blueprint.server, index, self.random.array())
+    }
+
+    fn socket(&mut self) -> Result<UdpSocket> {
+        for _ in 0..PORTS {
+            let local = SocketAddr::new(Arena::CLIENT, FIRST_PORT + self.next_port);
+            self.next_port = (self.next_port + 1) % PORTS;
+            match UdpSocket::bind(local) {
+                Ok(socket) => {
+                    socket.connect(self.blueprint.server)?;
+                    socket.set_nonblocking(true)?;
+                    return Ok(socket);
+                }
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                Err(error) => return Err(anyhow!(error).context("a client's socket")),
+            }
+        }
+        bail!("no port is free");
     }
 
     /// How many members are connected at this moment.
@@ -151,8 +181,7 @@ impl Fleet {
     pub(crate) fn launch(&mut self) -> Result<()> {
         let index = self.members.len();
         let config = self.blueprint.device(index);
-        let member = Member::new(config, self.blueprint.server, index, self.random.array())?;
-        self.poller.add(&member.socket, index as u64)?;
+        let member = self.newcomer(config, index)?;
         self.members.push(member);
         self.feed(index, Instant::now(), Input::Command(Command::Connect))
     }
@@ -280,9 +309,7 @@ impl Fleet {
         let old = &self.members[index];
         self.poller.remove(&old.socket)?;
         let config = Arc::clone(&old.config);
-        let member = Member::new(config, self.blueprint.server, index, self.random.array())?;
-        self.poller.add(&member.socket, index as u64)?;
-        self.members[index] = member;
+        self.members[index] = self.newcomer(config, index)?;
         self.feed(index, Instant::now(), Input::Command(Command::Connect))
     }
 }
@@ -314,14 +341,11 @@ struct Member {
 impl Member {
     fn new(
         config: Arc<InitiatorConfig>,
+        socket: UdpSocket,
         server: SocketAddr,
         index: usize,
         seed: [u8; 32],
     ) -> Result<Self> {
-        let any = SocketAddr::new(Arena::CLIENT, 0);
-        let socket = UdpSocket::bind(any).context("a client's socket")?;
-        socket.connect(server)?;
-        socket.set_nonblocking(true)?;
         let path = Path { local: None, remote: server, carrier: Carrier::Udp(SocketId(0)) };
         let port = PortId(u32::try_from(index + 1)?);
         let session = Session::initiator(Instant::now(), Arc::clone(&config), path, port, seed);

@@ -84,6 +84,10 @@ fn remember(connection: &Connection, lease: &StoredLease) -> rusqlite::Result<()
             "DELETE FROM leases WHERE (user = ?1 AND device = ?2) OR ipv4 = ?3 OR ipv6 = ?4",
         )?
         .execute(params![lease.user, lease.device, ipv4, ipv6])?;
+    if ipv4.is_none() && ipv6.is_none() {
+        // Forgotten: its addresses went to somebody else.
+        return Ok(());
+    }
     connection
         .prepare_cached(
             "INSERT INTO leases (user, device, ipv4, ipv6, last_used) VALUES (?1, ?2, ?3, ?4, ?5)",

@@ -335,3 +335,15 @@ fn a_file_that_is_no_database_is_named() {
     );
     assert!(!refused.contains('\n'));
 }
+
+#[test]
+fn a_forgotten_lease_leaves_no_row() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    store.remember_lease(&lease("bob", "phone", "10.86.0.3", 1)).unwrap();
+
+    let forgotten = StoredLease { ipv4: None, ipv6: None, ..lease("bob", "phone", "10.86.0.3", 2) };
+    store.remember_lease(&forgotten).unwrap();
+
+    assert_eq!(store.leases().unwrap(), []);
+}

@@ -18,7 +18,7 @@ use crate::coalesce::{Coalescer, write_plain};
 use crate::counters::PortCounters;
 use crate::egress::{Egress, encapsulate};
 use crate::fragment::Fragments;
-use crate::icmp::{Allowance, Complaint, Gateways, MAX_ERROR};
+use crate::icmp::{Allowances, Complaint, Gateways, MAX_ERROR, Speaker};
 use crate::io::{Offloads, Punt, StreamSink, Surroundings};
 use crate::split::SuperPacket;
 
@@ -43,7 +43,7 @@ pub(super) struct Sinks<'w, S> {
     pub(super) now: Instant,
     pub(super) egress: &'w mut Egress,
     pub(super) scratch: &'w mut Scratch,
-    pub(super) allowance: &'w mut Allowance,
+    pub(super) allowances: &'w mut Allowances,
     pub(super) offloads: &'w mut Offloads,
     pub(super) discards: &'w mut [u64; Discard::COUNT],
     pub(super) outside: &'w mut S,
@@ -336,10 +336,12 @@ impl<F: Fabric> Tables<F> {
         sinks: &mut Sinks<'_, impl Surroundings>,
     ) {
         let mut room = [0; MAX_ERROR];
-        let Some(len) = self.gateways.complain(complaint, packet, head, &mut room) else {
+        // To the kernel, an error from an address of its own is a martian, and the gateway's is one.
+        let from = if to == HOST_PORT { Speaker::Destination } else { Speaker::Gateway };
+        let Some(len) = self.gateways.complain(complaint, from, packet, head, &mut room) else {
             return;
         };
-        if sinks.allowance.take(sinks.now).is_none() {
+        if sinks.allowances.take(complaint, sinks.now).is_none() {
             return;
         }
         let error = &room[..len];

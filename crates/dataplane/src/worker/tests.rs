@@ -297,7 +297,23 @@ fn the_host_hears_too_that_a_packet_was_too_large() {
 
     lab.host_sends(vec![0; 10], large.build());
 
-    assert_is_error(lab.outside.tun.plain()[0], (3, 4), WORLD);
+    let error = lab.outside.tun.plain()[0];
+    assert_is_error_from(ALICE, error, (3, 4), WORLD);
+    assert_eq!(error[26..28], MTU.to_be_bytes());
+}
+
+#[test]
+fn the_host_hears_of_it_from_an_address_that_is_not_its_own() {
+    let mut lab = two_sessions();
+    let large =
+        |v6| Blueprint { v6, payload: vec![1; 1440], ..Blueprint::udp(GATEWAY, ALICE) }.build();
+
+    lab.host_sends(vec![0; 10], large(false));
+    lab.host_sends(vec![0; 10], large(true));
+
+    let errors = lab.outside.tun.plain();
+    assert_is_error_from(ALICE, errors[0], (3, 4), GATEWAY);
+    assert_is_error_from(ALICE, errors[1], (2, 0), GATEWAY);
 }
 
 #[test]
@@ -324,6 +340,19 @@ fn errors_are_limited_by_the_second() {
 
     assert_eq!(lab.sent().len(), 100);
     assert_eq!(lab.discarded(Discard::TimeExceeded), 1000);
+}
+
+#[test]
+fn packets_that_expire_silence_nobodys_path_mtu_discovery() {
+    let mut lab = two_sessions();
+    let dying = Blueprint { ttl: 1, ..Blueprint::tcp(ALICE, BOB) }.build();
+    let large = Blueprint { payload: vec![1; 1440], ..Blueprint::udp(BOB, ALICE) }.build();
+
+    lab.sends(ALICE, &vec![dying; 1000]);
+    lab.sends(BOB, &[large]);
+
+    let sent = lab.sent();
+    assert_is_error(&sent[sent.len() - 1].1[HEAD..], (3, 4), BOB);
 }
 
 #[test]

@@ -33,6 +33,8 @@ fn redirecting() -> Lease {
     Lease {
         redirect4: true,
         redirect6: true,
+        block4: false,
+        block6: false,
         excluded: vec!["203.0.113.128/25".parse().unwrap()],
         ..lease()
     }
@@ -211,6 +213,8 @@ fn a_reconnect_changes_only_what_differs() {
                 routes: vec!["172.31.0.0/16".parse().unwrap()],
                 excluded: vec!["9.9.9.0/24".parse().unwrap()],
                 redirect6: false,
+                block4: false,
+                block6: false,
                 ..redirecting()
             };
             host.update(other, vec!["198.51.100.10".parse().unwrap()]).unwrap();

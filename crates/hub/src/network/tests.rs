@@ -35,6 +35,8 @@ fn settings() -> NetworkSettings {
         excluded: Vec::new(),
         redirect4: true,
         redirect6: false,
+        block4: false,
+        block6: false,
         mtu: 1420,
     }
 }
@@ -84,6 +86,8 @@ fn a_lease_says_everything_a_member_is_told() {
             excluded: Vec::new(),
             redirect4: true,
             redirect6: false,
+            block4: false,
+            block6: false,
             mtu: 1420,
         }
     );
@@ -104,7 +108,7 @@ fn the_smaller_mtu_counts_but_not_an_absurd_one() {
         network.attach(PortId(1), &request).unwrap().mtu
     });
 
-    assert_eq!(mtus, [1300, 1420, 576, 1420]);
+    assert_eq!(mtus, [1300, 1420, 1280, 1420]);
     assert_eq!(network.plug(PortId(1)).unwrap().mtu, 1420);
 }
 

@@ -16,6 +16,8 @@ use super::{Order, Shared, Side, WorkerEvent};
 const RECEIVE_ROUNDS: usize = 4;
 /// How many super packets are read from the TUN device before the sockets have their turn.
 const HOST_ROUNDS: usize = 16;
+/// How many reads of the TUN device in a row may fail before it counts as gone.
+const MAX_READ_ERRORS: u32 = 1000;
 /// The poller's token of the TUN device; those of sockets are their 16-bit ids.
 const TUN: u64 = 1 << 32;
 
@@ -31,6 +33,7 @@ pub(super) struct Turn<F> {
     room: Box<[u8]>,
     offloads: Offloads,
     segments_refused: bool,
+    read_errors: ReadErrors,
 }
 
 /// Everything the worker reads from and writes to.
@@ -49,16 +52,40 @@ struct Slot {
     receives: bool,
 }
 
+/// How many reads of the TUN device have failed since the last one that did not.
+#[derive(Debug, Default)]
+struct ReadErrors(u32);
+
+/// What a failed read of the TUN device means.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum ReadError {
+    Empty,
+    /// One packet is lost.
+    Packet,
+    /// The device is gone.
+    Device,
+}
+
 /// Lets nobody wait for a worker that is gone, however it went.
-struct Gone(Arc<Shared>, usize);
+struct Gone {
+    shared: Arc<Shared>,
+    index: usize,
+    /// Whether it was told to go.
+    stopped: bool,
+}
 
 impl Drop for Gone {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            tracing::error!(worker = self.1, "a worker died; restart the program");
+            tracing::error!(worker = self.index, "a worker died; restart the program");
         }
-        self.0.workers[self.1].applied.store(u64::MAX, Ordering::Release);
-        self.0.reached.notify_waiters();
+        let side = &self.shared.workers[self.index];
+        side.close();
+        side.applied.store(u64::MAX, Ordering::Release);
+        self.shared.reached.notify_waiters();
+        if !self.stopped {
+            self.shared.break_down();
+        }
     }
 }
 
@@ -84,11 +111,12 @@ impl<F: Fabric> Turn<F> {
             buffers: ReceiveBuffers::default(),
             room: vec![0; MAX_TUN_READ].into(),
             segments_refused: false,
+            read_errors: ReadErrors::default(),
         })
     }
 
     pub(super) fn run(mut self) {
-        let _gone = Gone(Arc::clone(&self.shared), self.index);
+        let mut gone = Gone { shared: Arc::clone(&self.shared), index: self.index, stopped: false };
         loop {
             let ready = match self.poller.wait(None) {
                 Ok(ready) => ready,
@@ -99,6 +127,7 @@ impl<F: Fabric> Turn<F> {
             };
             let now = Instant::now();
             if self.obey(now).is_break() {
+                gone.stopped = true;
                 return;
             }
             for token in ready {
@@ -179,9 +208,16 @@ impl<F: Fabric> Turn<F> {
             let Some(tun) = &mut self.outside.tun else { return };
             let len = match tun.read(&mut self.room) {
                 Ok(len) => len,
-                Err(error) if is_temporary(&error) => return,
-                Err(error) => return self.lose_host(error),
+                Err(error) => match self.read_errors.judge(&error) {
+                    ReadError::Empty => return,
+                    ReadError::Packet => {
+                        self.worker.count_discard(Discard::Malformed);
+                        continue;
+                    }
+                    ReadError::Device => return self.lose_host(error),
+                },
             };
+            self.read_errors = ReadErrors::default();
             self.worker.on_host(now, &mut self.room[..len], &mut self.outside);
             if self.worker.is_pressing() {
                 self.worker.flush(&mut self.outside);
@@ -196,6 +232,7 @@ impl<F: Fabric> Turn<F> {
             let _ = self.poller.remove(&tun);
         }
         let _ = self.outside.events.try_send(WorkerEvent::TunFailed(error));
+        self.shared.break_down();
     }
 
     /// Shows the counters, and says once what the kernel turned out not to do.
@@ -221,8 +258,21 @@ impl<F: Fabric> Turn<F> {
     }
 }
 
-fn is_temporary(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+impl ReadErrors {
+    fn judge(&mut self, error: &io::Error) -> ReadError {
+        use nix::libc::{EBADF, EBADFD, ENODEV, ENXIO};
+
+        if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) {
+            self.0 = 0;
+            return ReadError::Empty;
+        }
+        self.0 += 1;
+        match error.raw_os_error() {
+            Some(EBADF | EBADFD | ENODEV | ENXIO) => ReadError::Device,
+            _ if self.0 >= MAX_READ_ERRORS => ReadError::Device,
+            _ => ReadError::Packet,
+        }
+    }
 }
 
 impl Outside {
@@ -264,5 +314,41 @@ impl Punts for Outside {
             Punt::Notice { port, notice } => WorkerEvent::Notice { port, notice },
         });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::libc::{EAGAIN, EBADFD, EFAULT, EINVAL, ENODEV, ENOMEM};
+
+    use super::*;
+
+    fn judge(errors: &mut ReadErrors, errno: i32) -> ReadError {
+        errors.judge(&io::Error::from_raw_os_error(errno))
+    }
+
+    #[test]
+    fn a_packet_that_cannot_be_read_does_not_cost_the_device() {
+        let mut errors = ReadErrors::default();
+
+        for errno in [EINVAL, ENOMEM, EFAULT] {
+            assert_eq!(judge(&mut errors, errno), ReadError::Packet);
+        }
+        for errno in [EBADFD, ENODEV] {
+            assert_eq!(judge(&mut errors, errno), ReadError::Device);
+        }
+    }
+
+    #[test]
+    fn only_errors_without_end_are_the_devices() {
+        let mut errors = ReadErrors::default();
+        let last = |errors: &mut ReadErrors, count| {
+            (0..count).map(|_| judge(errors, EINVAL)).last().unwrap()
+        };
+
+        assert_eq!(last(&mut errors, MAX_READ_ERRORS - 1), ReadError::Packet);
+        assert_eq!(judge(&mut errors, EAGAIN), ReadError::Empty);
+        assert_eq!(last(&mut errors, MAX_READ_ERRORS - 1), ReadError::Packet);
+        assert_eq!(last(&mut errors, 1), ReadError::Device);
     }
 }

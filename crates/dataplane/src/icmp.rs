@@ -243,7 +243,7 @@ mod tests {
         let mut out = [0; MAX_ERROR];
 
         let complaint = Complaint::TimeExceeded;
-let len = gateways.complain(complaint, Speaker::Gateway, &packet, &head, &mut out).unwrap();
+        let len = gateways.complain(complaint, Speaker::Gateway, &packet, &head, &mut out).unwrap();
 
         let error = Head::parse(&out[..len]).unwrap();
         assert_eq!((len, out[40], error.source), (1280, 3, gateway.into()));
@@ -261,7 +261,7 @@ let len = gateways.complain(complaint, Speaker::Gateway, &packet, &head, &mut ou
             change(&mut packet);
             let head = Head::parse(&packet).unwrap();
             let out = &mut [0; MAX_ERROR];
-gateways.complain(Complaint::TimeExceeded, Speaker::Gateway, &packet, &head, out)
+            gateways.complain(Complaint::TimeExceeded, Speaker::Gateway, &packet, &head, out)
         };
 
         assert!(answer(|_| ()).is_some());

@@ -26,7 +26,7 @@ const MAX_ROAMED: usize = 16;
 /// What a worker is born with.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// The network's own IPv4 address, which its ICMP errors come from.
+    /// The network's own IPv4 address, which its ICMP errors to members come from.
     pub gateway4: Option<Ipv4Addr>,
     /// The network's own IPv6 address.
     pub gateway6: Option<Ipv6Addr>,

@@ -13,7 +13,7 @@ use crate::error::HostError;
 use crate::journal::Journal;
 use crate::nft::{self, Ruleset};
 use crate::place::Place;
-use crate::route::{Link, Route, Routing, Rule, is_one_of};
+use crate::route::{Link, Refusal, Route, Routing, Rule, is_one_of};
 use crate::sysctl::{self, Setting};
 
 /// How the kernel says that there is nothing to remove.
@@ -26,6 +26,8 @@ pub(crate) enum Change {
     Address { link: Link, address: IpNet },
     /// A route.
     Route { link: Link, route: Route },
+    /// A route that leads nowhere. It does not go with the tunnel's interface.
+    Refusal(Refusal),
     /// A policy rule.
     Rule(Rule),
     /// A table of nf_tables.
@@ -61,6 +63,7 @@ impl fmt::Display for Change {
         match self {
             Self::Address { link, address } => write!(f, "address {address} on {}", link.name),
             Self::Route { link, route } => write!(f, "{route} through {}", link.name),
+            Self::Refusal(refusal) => refusal.fmt(f),
             Self::Rule(rule) => rule.fmt(f),
             Self::Table { name, .. } => write!(f, "nf_tables table inet {name}"),
             Self::Hold { setting, .. } => setting.fmt(f),
@@ -71,7 +74,7 @@ impl fmt::Display for Change {
 }
 
 impl Change {
-    /// Whether it is still there after a reboot.
+    /// Whether it is a file, which outlives the boot and is in no network namespace.
     pub(crate) fn is_on_disk(&self) -> bool {
         matches!(self, Self::ResolvConf(_))
     }
@@ -84,6 +87,9 @@ impl Change {
             }
             Self::Route { route, .. } => {
                 Routing::open().and_then(|mut routing| routing.add_route(route))
+            }
+            Self::Refusal(refusal) => {
+                Routing::open().and_then(|mut routing| routing.add_refusal(refusal))
             }
             Self::Rule(rule) => Routing::open().and_then(|mut routing| routing.add_rule(rule)),
             Self::Table { name, ruleset } => ruleset.install(name),
@@ -107,6 +113,9 @@ impl Change {
                 on_link(link, |routing| routing.remove_address(link.index, *address))
             }
             Self::Route { link, route } => on_link(link, |routing| routing.remove_route(route)),
+            Self::Refusal(refusal) => {
+                Routing::open().and_then(|mut routing| routing.remove_refusal(refusal))
+            }
             Self::Rule(rule) => Routing::open().and_then(|mut routing| routing.remove_rule(rule)),
             Self::Table { name, .. } => match nft::remove(name) {
                 Ok(false) => return Ok(Undone::NothingToDo),

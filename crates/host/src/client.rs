@@ -10,7 +10,7 @@ use crate::dns::{self, LinkDns, ResolvConf};
 use crate::error::HostError;
 use crate::journal::Journal;
 use crate::nft::{self, Ruleset};
-use crate::route::{Choice, Link, MAIN, Route, Routing, Rule, Way};
+use crate::route::{Choice, Link, MAIN, Refusal, Route, Routing, Rule, Way, is_broad};
 use crate::server::{find, has_ipv6, ready};
 use crate::sysctl::Setting;
 
@@ -64,7 +64,13 @@ impl ClientHost {
     ///
     /// With `redirect4` or `redirect6`, the tunnel's own datagrams keep to the way they had:
     /// where the kernel has policy rules and the plan a mark, by that mark; else by a host route
-    /// to each server.
+    /// to each server. With `block4` or `block6`, everything else of that family is unreachable,
+    /// networks that the lease excludes included, in the same two ways.
+    ///
+    /// Networks that the host has routes of its own to, its LAN above all, stay reachable past
+    /// the tunnel. Whoever gives the host its routes can abuse that: by mark, routes of the main
+    /// table up to IPv4 /7 and IPv6 /15 do not count, but a longer one from a rogue DHCP server
+    /// still wins over the tunnel; by host routes, one longer than a /1 (IPv6: /4) does.
     ///
     /// # Errors
     ///
@@ -118,8 +124,13 @@ impl ClientHost {
         let has = |ipv6| addresses.iter().any(|address| address.addr().is_ipv6() == ipv6);
         let redirected: Vec<bool> = [(false, lease.redirect4), (true, lease.redirect6)]
             .into_iter()
-            .filter(|&(ipv6, redirect)| redirect && has(ipv6))
+            .filter(|&(ipv6, redirect)| redirect && has(ipv6) && !self.blocks(ipv6))
             .map(|(ipv6, _)| ipv6)
+            .collect();
+        // Families whose default route does not count while the tunnel is there.
+        let captured: Vec<bool> = [false, true]
+            .into_iter()
+            .filter(|ipv6| redirected.contains(ipv6) || self.blocks(*ipv6))
             .collect();
         ready(routing, &self.link, lease.mtu, has(true))?;
 
@@ -127,10 +138,10 @@ impl ClientHost {
             .iter()
             .map(|&address| Change::Address { link: self.link.clone(), address })
             .collect();
-        if let (Some(mark), false) = (self.mark, redirected.is_empty()) {
-            want.extend(self.marking(mark, &redirected, &addresses));
+        if let (Some(mark), false) = (self.mark, captured.is_empty()) {
+            want.extend(self.marking(mark, &captured, &addresses));
         }
-        want.extend(self.detours(routing, &addresses, &redirected)?);
+        want.extend(self.detours(routing, &addresses, &captured)?);
         want.extend(
             lease
                 .routes
@@ -138,13 +149,18 @@ impl ClientHost {
                 .filter(|route| has(route.addr().is_ipv6()))
                 .map(|&route| self.through_tunnel(route, MAIN)),
         );
-        for &ipv6 in &redirected {
-            want.extend(self.redirection(ipv6));
+        for &ipv6 in &captured {
+            want.extend(self.capture(ipv6));
         }
         if self.plan.set_dns && lease.dns != DnsSettings::default() {
             want.push(self.resolvers(!redirected.is_empty())?);
         }
         Ok(want)
+    }
+
+    /// Whether everything of the family is refused; what the kernel lacks needs no refusing.
+    fn blocks(&self, ipv6: bool) -> bool {
+        if ipv6 { self.plan.lease.block6 && has_ipv6() } else { self.plan.lease.block4 }
     }
 
     fn addresses(&self) -> Result<Vec<IpNet>, HostError> {
@@ -168,7 +184,7 @@ impl ClientHost {
     }
 
     /// What lets answers to marked datagrams pass a strict reverse path filter.
-    fn marking(&self, mark: u32, redirected: &[bool], addresses: &[IpNet]) -> Vec<Change> {
+    fn marking(&self, mark: u32, captured: &[bool], addresses: &[IpNet]) -> Vec<Change> {
         let mut changes = Vec::new();
         match nft::tables() {
             Ok(_) => changes.push(Change::Table {
@@ -184,7 +200,7 @@ impl ClientHost {
                  (net.ipv4.conf.*.rp_filter = 1) would drop the server's answers"
             ),
         }
-        if redirected.contains(&false) {
+        if captured.contains(&false) {
             changes.push(Change::Hold {
                 setting: Setting::ValidMark,
                 place: self.journal.place().clone(),
@@ -200,7 +216,7 @@ impl ClientHost {
         &self,
         routing: &mut Routing,
         addresses: &[IpNet],
-        redirected: &[bool],
+        captured: &[bool],
     ) -> Result<Vec<Change>, HostError> {
         let lease = &self.plan.lease;
         let through_tunnel = |net: &IpNet| {
@@ -209,13 +225,14 @@ impl ClientHost {
         };
         let servers = self.plan.servers.iter().map(|&server| IpNet::from(server)).filter(|net| {
             let by_mark = self.mark.is_some();
-            through_tunnel(net) || (redirected.contains(&net.addr().is_ipv6()) && !by_mark)
+            through_tunnel(net) || (captured.contains(&net.addr().is_ipv6()) && !by_mark)
         });
         let excluded = lease
             .excluded
             .iter()
             .map(IpNet::trunc)
-            .filter(|net| through_tunnel(net) || redirected.contains(&net.addr().is_ipv6()));
+            .filter(|net| !self.blocks(net.addr().is_ipv6()))
+            .filter(|net| through_tunnel(net) || captured.contains(&net.addr().is_ipv6()));
 
         let links = routing.links().map_err(HostError::kernel("list interfaces"))?;
         let mut detours: Vec<Change> = Vec::new();
@@ -226,8 +243,18 @@ impl ClientHost {
             let Some(link) = links.iter().find(|link| link.index == way.link) else {
                 continue;
             };
-            let route =
-                Route { destination, link: way.link, via: way.via, table: MAIN, metric: None };
+            // Broad routes of the main table do not count there.
+            let table = match self.mark {
+                Some(mark)
+                    if captured.contains(&destination.addr().is_ipv6())
+                        && is_broad(destination)
+                        && destination.prefix_len() > 0 =>
+                {
+                    mark
+                }
+                _ => MAIN,
+            };
+            let route = Route { destination, link: way.link, via: way.via, table, metric: None };
             let detour = Change::Route { link: link.clone(), route };
             if !detours.contains(&detour) {
                 detours.push(detour);
@@ -252,26 +279,34 @@ impl ClientHost {
         Change::Route { link: self.link.clone(), route }
     }
 
-    /// Everything of one family into the tunnel.
-    fn redirection(&self, ipv6: bool) -> Vec<Change> {
+    /// Everything of one family into the tunnel, or to nowhere.
+    fn capture(&self, ipv6: bool) -> Vec<Change> {
         let net = |text: &str| text.parse::<IpNet>().expect("constants of this file are networks");
         let Some(mark) = self.mark else {
             let halves: &[_] = if ipv6 { &HALVES6 } else { &HALVES4 };
-            return halves.iter().map(|half| self.through_tunnel(net(half), MAIN)).collect();
+            return halves.iter().map(|half| self.captive(net(half), MAIN)).collect();
         };
         let everything = net(if ipv6 { "::/0" } else { "0.0.0.0/0" });
         let priority = FIRST_PRIORITY + mark % PRIORITIES * 2;
         // What the host has routes of its own for (its LAN) stays there; only what would take
-        // the default route goes on to the second rule.
+        // the default route, or one nearly as broad, goes on to the second rule.
         vec![
-            self.through_tunnel(everything, mark),
-            Change::Rule(Rule { ipv6, priority, choice: Choice::MainWithoutDefault }),
+            self.captive(everything, mark),
+            Change::Rule(Rule { ipv6, priority, choice: Choice::MainWithoutBroad }),
             Change::Rule(Rule {
                 ipv6,
                 priority: priority + 1,
                 choice: Choice::Unmarked { mark, table: mark },
             }),
         ]
+    }
+
+    fn captive(&self, destination: IpNet, table: u32) -> Change {
+        if self.blocks(destination.addr().is_ipv6()) {
+            Change::Refusal(Refusal { destination, table })
+        } else {
+            self.through_tunnel(destination, table)
+        }
     }
 
     fn resolvers(&self, exclusive: bool) -> Result<Change, HostError> {
@@ -281,10 +316,14 @@ impl ClientHost {
             return Ok(Change::LinkDns { link: self.link.clone(), dns });
         }
         let present = self.ledger.made().iter().find_map(|change| match change {
-            Change::ResolvConf(file) => Some(file.with(settings)),
+            Change::ResolvConf(file) => Some(file),
             _ => None,
         });
-        present.map_or_else(|| ResolvConf::plan(settings), Ok).map(Change::ResolvConf)
+        let file = match present {
+            Some(file) => file.with(settings)?,
+            None => ResolvConf::plan(settings)?,
+        };
+        Ok(Change::ResolvConf(file))
     }
 }
 

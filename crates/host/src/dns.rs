@@ -160,8 +160,9 @@ impl ResolvConf {
         Ok(Self { original, written: content(settings, &former) })
     }
 
-    /// The same file with other content.
-    pub(crate) fn with(&self, settings: &DnsSettings) -> Self {
+    /// The same file with other content. If somebody else wrote it since, what they wrote is the
+    /// original from now on; as long as the content stays, so does theirs.
+    pub(crate) fn with(&self, settings: &DnsSettings) -> Result<Self, HostError> {
         let former = match &self.original {
             Original::File { content, .. } => String::from_utf8_lossy(content).into_owned(),
             Original::Missing => String::new(),
@@ -169,7 +170,14 @@ impl ResolvConf {
                 fs::read_to_string(Path::new("/etc").join(target)).unwrap_or_default()
             }
         };
-        Self { original: self.original.clone(), written: content(settings, &former) }
+        let changed = Self { original: self.original.clone(), written: content(settings, &former) };
+        let path = Path::new(RESOLV_CONF);
+        let present = Original::look(path).map_err(HostError::file(path, "read"))?;
+        if changed == *self || self.wrote(&present) { Ok(changed) } else { Self::plan(settings) }
+    }
+
+    fn wrote(&self, present: &Original) -> bool {
+        matches!(present, Original::File { content, .. } if content == self.written.as_bytes())
     }
 
     /// Writes the file; all or nothing.
@@ -185,8 +193,7 @@ impl ResolvConf {
         if present == self.original {
             return Ok(Restored::NothingToDo);
         }
-        if !matches!(&present, Original::File { content, .. } if content == self.written.as_bytes())
-        {
+        if !self.wrote(&present) {
             return Ok(Restored::ChangedByOthers);
         }
         self.original.restore(path).map_err(HostError::file(path, "restore"))?;

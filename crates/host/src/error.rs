@@ -43,6 +43,19 @@ pub enum HostError {
         /// Where it stops making sense.
         cause: serde_json::Error,
     },
+    /// The register of shared settings is not what this program writes.
+    #[error(
+        "{}: not a register of kernel settings ({cause}): set net.ipv4.ip_forward, \
+         net.ipv6.conf.all.forwarding and net.ipv4.conf.all.src_valid_mark as they shall be \
+         without Warren, then delete the file",
+        path.display()
+    )]
+    Register {
+        /// Which file.
+        path: PathBuf,
+        /// Where it stops making sense.
+        cause: serde_json::Error,
+    },
     /// The network is in use elsewhere on this host.
     #[error(
         "{key}: {pool} overlaps {other}, which this host reaches through {interface}: \

@@ -59,8 +59,9 @@ impl Journal {
     /// Undoes what an earlier run left, newest first; returns what was repaired and what could
     /// not be, one line each. Call it once, before anything else is changed.
     ///
-    /// What was changed before the last boot or in another network namespace is forgotten: the
-    /// first is gone, the second is out of reach and goes with its namespace.
+    /// Files are put back wherever and whenever they were changed. Of all else, what was changed
+    /// before the last boot or in another network namespace is forgotten: the first is gone, the
+    /// second is out of reach and goes with its namespace.
     ///
     /// # Errors
     ///

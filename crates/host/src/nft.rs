@@ -77,11 +77,16 @@ const NAME_LEN: usize = 16;
 /// What a table of ours does.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) enum Ruleset {
-    /// Members reach the outside; the outside reaches members only in answer.
+    /// Members reach the outside; the outside reaches members only in answer, and sends nothing
+    /// in their names.
     Server {
         tun: String,
-        masquerade4: Option<Ipv4Net>,
-        masquerade6: Option<Ipv6Net>,
+        /// Members' IPv4 network.
+        pool4: Option<Ipv4Net>,
+        /// Members' IPv6 network.
+        pool6: Option<Ipv6Net>,
+        /// Members reach the outside under the host's address.
+        masquerade: bool,
         /// The host was no IPv4 router before: what is not Warren's is not forwarded.
         guard4: bool,
         /// The same for IPv6.
@@ -98,9 +103,10 @@ impl Ruleset {
         let mut batch = deletion(table);
         batch.push(new_table(table));
         let chains = match self {
-            Self::Server { tun, masquerade4, masquerade6, guard4, guard6 } => {
-                let pools = [masquerade4.map(IpNet::V4), masquerade6.map(IpNet::V6)];
-                server_chains(tun, pools.into_iter().flatten(), *guard4, *guard6)
+            Self::Server { tun, pool4, pool6, masquerade, guard4, guard6 } => {
+                let pools = [pool4.map(IpNet::V4), pool6.map(IpNet::V6)];
+                let pools: Vec<_> = pools.into_iter().flatten().collect();
+                server_chains(tun, &pools, *masquerade, *guard4, *guard6)
             }
             Self::Client { tun, mark, addresses } => client_chains(tun, *mark, addresses),
         };
@@ -195,17 +201,35 @@ fn deletion(table: &str) -> Vec<Message> {
 
 fn server_chains(
     tun: &str,
-    masquerade: impl Iterator<Item = IpNet>,
+    pools: &[IpNet],
+    masquerade: bool,
     guard4: bool,
     guard6: bool,
 ) -> Vec<Chain> {
+    // Before anything trusts the source, connection tracking included.
+    let impostors = pools.iter().map(|&pool| {
+        Rule::new()
+            .iifname(NFT_CMP_NEQ, tun)
+            .iifname(NFT_CMP_NEQ, "lo")
+            .source_in(pool)
+            .verdict(NF_DROP)
+    });
+    let preraw = Chain {
+        name: "preraw",
+        kind: "filter",
+        hook: Hook::Prerouting,
+        priority: libc::NF_IP_PRI_RAW,
+        rules: impostors.collect(),
+    };
+    let masqueraded = if masquerade { pools } else { &[] };
     let postrouting = Chain {
         name: "postrouting",
         kind: "nat",
         hook: Hook::Postrouting,
         priority: libc::NF_IP_PRI_NAT_SRC,
-        rules: masquerade
-            .map(|pool| Rule::new().source_in(pool).oifname(NFT_CMP_NEQ, tun).masquerade())
+        rules: masqueraded
+            .iter()
+            .map(|&pool| Rule::new().source_in(pool).oifname(NFT_CMP_NEQ, tun).masquerade())
             .collect(),
     };
 
@@ -232,7 +256,7 @@ fn server_chains(
         rules,
     };
 
-    vec![postrouting, forward]
+    vec![preraw, postrouting, forward]
 }
 
 fn client_chains(tun: &str, mark: u32, addresses: &[IpAddr]) -> Vec<Chain> {

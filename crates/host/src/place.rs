@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::HostError;
 
-/// What changes are made in. They are gone with the boot, and out of reach in another namespace.
+/// What changes are made in. But for files, they are gone with the boot, and out of reach in
+/// another namespace.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) struct Place {
     pub(crate) boot: String,

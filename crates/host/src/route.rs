@@ -55,6 +55,7 @@ const FRA_FWMASK: u16 = 16;
 const FRA_PROTOCOL: u16 = 21;
 
 const RTN_UNICAST: u8 = 1;
+const RTN_UNREACHABLE: u8 = 7;
 const RT_SCOPE_LINK: u8 = 253;
 const RT_SCOPE_NOWHERE: u8 = 255;
 const FR_ACT_TO_TBL: u8 = 1;
@@ -95,6 +96,23 @@ impl fmt::Display for Route {
     }
 }
 
+/// A route that leads nowhere: senders learn at once that the destination is unreachable.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct Refusal {
+    pub(crate) destination: IpNet,
+    pub(crate) table: u32,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "unreachable route {}", self.destination)?;
+        if self.table != MAIN {
+            write!(f, " in table {}", self.table)?;
+        }
+        Ok(())
+    }
+}
+
 /// A route as the kernel lists it.
 #[derive(Clone, Debug)]
 pub(crate) struct Listed {
@@ -116,8 +134,8 @@ pub(crate) struct Rule {
 pub(crate) enum Choice {
     /// Everything without the mark looks into the table.
     Unmarked { mark: u32, table: u32 },
-    /// The main table, but its default routes do not count.
-    MainWithoutDefault,
+    /// The main table, but its [broad](is_broad) routes do not count.
+    MainWithoutBroad,
 }
 
 impl fmt::Display for Rule {
@@ -125,6 +143,18 @@ impl fmt::Display for Rule {
         let family = if self.ipv6 { "IPv6" } else { "IPv4" };
         write!(f, "{family} rule {}", self.priority)
     }
+}
+
+/// Whether a route is too broad to be one to a network of the host's own: a default route, or
+/// parts of one, as a rogue DHCP server hands out (RFC 3442) to draw traffic out of a tunnel.
+pub(crate) fn is_broad(net: IpNet) -> bool {
+    net.prefix_len() <= broad(net.addr().is_ipv6())
+}
+
+/// The longest prefix that is broad. No IPv4 network in use is larger than a /8; IPv6 sites get a
+/// /48, their providers a /20.
+fn broad(ipv6: bool) -> u8 {
+    if ipv6 { 15 } else { 7 }
 }
 
 /// How the host reaches an address.
@@ -206,6 +236,16 @@ impl Routing {
 
     pub(crate) fn remove_route(&mut self, route: &Route) -> io::Result<()> {
         let (fixed, attributes) = route_message(route, RT_SCOPE_NOWHERE);
+        self.order(RTM_DELROUTE, 0, &fixed, attributes)
+    }
+
+    pub(crate) fn add_refusal(&mut self, refusal: &Refusal) -> io::Result<()> {
+        let (fixed, attributes) = refusal_message(refusal, 0);
+        self.order(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &fixed, attributes)
+    }
+
+    pub(crate) fn remove_refusal(&mut self, refusal: &Refusal) -> io::Result<()> {
+        let (fixed, attributes) = refusal_message(refusal, RT_SCOPE_NOWHERE);
         self.order(RTM_DELROUTE, 0, &fixed, attributes)
     }
 
@@ -335,23 +375,38 @@ fn address_message(link: u32, address: IpNet) -> ([u8; IFADDRMSG_LEN], Attribute
 }
 
 fn route_message(route: &Route, scope: u8) -> ([u8; RTMSG_LEN], Attributes) {
-    let destination = route.destination.trunc();
-    let mut fixed = [0; RTMSG_LEN];
-    fixed[0] = family(destination.addr().is_ipv6());
-    fixed[1] = destination.prefix_len();
-    fixed[5] = PROTOCOL;
-    fixed[6] = scope;
-    fixed[7] = RTN_UNICAST;
-    let mut attributes = Attributes::new()
-        .bytes(RTA_DST, &octets(destination.addr()))
-        .u32(RTA_OIF, route.link)
-        .u32(RTA_TABLE, route.table);
+    let (fixed, attributes) =
+        destination_message(route.destination, route.table, scope, RTN_UNICAST);
+    let mut attributes = attributes.u32(RTA_OIF, route.link);
     if let Some(via) = route.via {
         attributes = attributes.bytes(RTA_GATEWAY, &octets(via));
     }
     if let Some(metric) = route.metric {
         attributes = attributes.u32(RTA_PRIORITY, metric);
     }
+    (fixed, attributes)
+}
+
+fn refusal_message(refusal: &Refusal, scope: u8) -> ([u8; RTMSG_LEN], Attributes) {
+    destination_message(refusal.destination, refusal.table, scope, RTN_UNREACHABLE)
+}
+
+/// What routes of every type say.
+fn destination_message(
+    destination: IpNet,
+    table: u32,
+    scope: u8,
+    kind: u8,
+) -> ([u8; RTMSG_LEN], Attributes) {
+    let destination = destination.trunc();
+    let mut fixed = [0; RTMSG_LEN];
+    fixed[0] = family(destination.addr().is_ipv6());
+    fixed[1] = destination.prefix_len();
+    fixed[5] = PROTOCOL;
+    fixed[6] = scope;
+    fixed[7] = kind;
+    let attributes =
+        Attributes::new().bytes(RTA_DST, &octets(destination.addr())).u32(RTA_TABLE, table);
     (fixed, attributes)
 }
 
@@ -366,8 +421,9 @@ fn rule_message(rule: &Rule) -> ([u8; RTMSG_LEN], Attributes) {
             fixed[8..12].copy_from_slice(&FIB_RULE_INVERT.to_ne_bytes());
             attributes.u32(FRA_TABLE, table).u32(FRA_FWMARK, mark).u32(FRA_FWMASK, u32::MAX)
         }
-        Choice::MainWithoutDefault => {
-            attributes.u32(FRA_TABLE, MAIN).u32(FRA_SUPPRESS_PREFIXLEN, 0)
+        Choice::MainWithoutBroad => {
+            let longest = broad(rule.ipv6).into();
+            attributes.u32(FRA_TABLE, MAIN).u32(FRA_SUPPRESS_PREFIXLEN, longest)
         }
     };
     (fixed, attributes)

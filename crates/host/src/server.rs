@@ -116,8 +116,9 @@ fn prepare(
         name: plan.table.clone(),
         ruleset: Ruleset::Server {
             tun: plan.tun.clone(),
-            masquerade4: plan.address4.filter(|_| plan.nat).map(|net| net.trunc()),
-            masquerade6: address6.filter(|_| plan.nat).map(|net| net.trunc()),
+            pool4: plan.address4.map(|net| net.trunc()),
+            pool6: address6.map(|net| net.trunc()),
+            masquerade: plan.nat,
             guard4: guard(plan.address4.is_some(), Setting::Forward4)?,
             guard6: guard(address6.is_some(), Setting::Forward6)?,
         },

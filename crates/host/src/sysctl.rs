@@ -172,7 +172,8 @@ impl Session {
         lock.lock().map_err(HostError::file(folder, "lock"))?;
         let path = folder.join(name);
         let register = match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|cause| HostError::Register { path: path.clone(), cause })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Register::default(),
             Err(error) => return Err(HostError::file(&path, "read")(error)),
         };

@@ -157,6 +157,13 @@ pub(crate) fn echo_requests() -> u64 {
     values.split(' ').nth(at).unwrap().parse().unwrap()
 }
 
+/// The same for IPv6.
+pub(crate) fn echo_requests6() -> u64 {
+    let text = fs::read_to_string("/proc/thread-self/net/snmp6").unwrap();
+    let value = text.lines().find_map(|line| line.strip_prefix("Icmp6InEchos")).unwrap();
+    value.trim().parse().unwrap()
+}
+
 /// The value of a sysctl.
 pub(crate) fn sysctl(path: &str) -> String {
     fs::read_to_string(Path::new("/proc/sys").join(path)).unwrap().trim().to_owned()

@@ -202,7 +202,13 @@ impl Client {
         events: mpsc::UnboundedSender<ClientEvent>,
     ) -> Result<(), ClientFailure> {
         let ticking = tokio::spawn(clock::run(Arc::clone(&self.clock)));
-        let result = self.stay_connected(&mut stop, &events).await;
+        let workers = self.workers.clone();
+        let result = tokio::select! {
+            result = self.stay_connected(&mut stop, &events) => result,
+            () = workers.broken() => {
+                Err(ClientFailure("the packet thread or the TUN device is gone".to_owned()))
+            }
+        };
         ticking.abort();
         let (host, workers) = (self.host, self.workers);
         let undone = tokio::task::spawn_blocking(move || {

@@ -417,9 +417,12 @@ impl Server {
         undone.await.unwrap_or_else(|error| vec![error.to_string()])
     }
 
-    /// Returns when a door has broken: its sessions are gone, and the server has to be stopped.
+    /// Returns when a door, a worker or the TUN device has broken, and the server has to be stopped.
     pub async fn broken(&self) {
-        self.0.broken.notified().await;
+        tokio::select! {
+            () = self.0.broken.notified() => {}
+            () = self.0.services.workers.broken() => {}
+        }
     }
 
     async fn update_host(&self, plan: ServerPlan) -> Result<(), ReloadError> {

@@ -9,6 +9,7 @@
 //! Each worker is one `std::thread` with a queue of the TUN device, a socket of every address
 //! (`SO_REUSEPORT`) and its own copy of the tables. An idle worker is blocked in `epoll_wait`.
 
+mod pace;
 mod run;
 
 use std::collections::HashMap;

@@ -2,10 +2,10 @@
 
 use std::ffi::{c_int, c_void};
 use std::io::{self, IoSliceMut};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrayvec::ArrayVec;
 use contract::{Carrier, Discard, Path, SocketId};
@@ -16,6 +16,12 @@ use socket2::{Domain, Socket, Type};
 
 /// What the kernel may hold for us in each direction: 10 milliseconds at 6 Gbit/s.
 const SOCKET_BUFFER: usize = 8 * 1024 * 1024;
+
+/// Fits every path that IPv6 allows, whatever is in front of it.
+const FITS_EVERY_PATH: usize = 1200;
+
+/// How many peers must be refused batches before it is not about their paths.
+const MAX_REFUSED: usize = 8;
 
 /// What the kernel's GRO makes of datagrams from one peer is never longer.
 const RECEIVE_BUFFER: usize = 65_536;
@@ -86,6 +92,33 @@ struct Endpoint {
     state: UdpSocketState,
     /// Whether the kernel still cuts batches for us.
     segments: AtomicBool,
+    refused: Mutex<Refused>,
+}
+
+/// The peers that batches were refused for, for a reason that may be their path.
+#[derive(Debug, Default)]
+struct Refused(ArrayVec<IpAddr, MAX_REFUSED>);
+
+impl Refused {
+    /// Whether a batch that was refused, but whose datagrams were taken one by one, shows that the
+    /// kernel cuts no batch at all.
+    ///
+    /// A driver without segmentation offload says so only when asked to send, with EIO. EINVAL may
+    /// mean the same, but up to Linux 6.13 also that the datagrams are larger than the peer's path.
+    fn is_for_good(&mut self, errno: c_int, segment: usize, peer: IpAddr) -> bool {
+        match errno {
+            libc::EIO => true,
+            libc::EINVAL if segment <= FITS_EVERY_PATH => true,
+            libc::EINVAL => {
+                if !self.0.contains(&peer) {
+                    // Full is the verdict itself, and stays it.
+                    let _ = self.0.try_push(peer);
+                }
+                self.0.is_full()
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Room for what one system call receives, shared by all sockets of a worker.
@@ -115,7 +148,7 @@ impl UdpIo {
         allow_fragmentation(&socket)?;
         forgo_extras(&socket)?;
         let segments = AtomicBool::new(state.max_gso_segments() > 1);
-        let endpoint = Endpoint { id, socket, state, segments };
+        let endpoint = Endpoint { id, socket, state, segments, refused: Mutex::default() };
 
         Ok(Self { sender: UdpSender(Arc::new(endpoint)) })
     }
@@ -226,12 +259,14 @@ impl Endpoint {
         }
         let Err(error) = self.transmit(path, bytes, Some(segment)) else { return Ok(()) };
         match error.raw_os_error() {
-            // Drivers without segmentation offload say so only when asked to send, with EIO or
-            // EINVAL. But so does a source address that is gone: only if the same datagrams are
-            // taken one by one was it about segmentation, and then it will not get better.
-            Some(libc::EIO | libc::EINVAL) => {
+            // A source address that is gone is refused like this too: only if the same datagrams
+            // are taken one by one was it about the batch.
+            Some(errno @ (libc::EIO | libc::EINVAL)) => {
                 self.send_each(path, bytes, segment)?;
-                self.segments.store(false, Ordering::Relaxed);
+                let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+                if refused.is_for_good(errno, segment, path.remote.ip()) {
+                    self.segments.store(false, Ordering::Relaxed);
+                }
                 Ok(())
             }
             // Larger than the path carries: the kernel fragments datagrams, but not batches.
@@ -382,6 +417,21 @@ mod tests {
 
         assert_eq!(receive(&right, 2900).concat_bytes(), [5; 2900]);
         assert!(left.segments());
+    }
+
+    #[test]
+    fn a_narrow_path_is_not_taken_for_a_kernel_that_does_not_cut() {
+        let peer = |n: u8| IpAddr::from([192, 0, 2, n]);
+        let mut refused = Refused::default();
+
+        assert!((0..100).all(|_| !refused.is_for_good(libc::EINVAL, 1400, peer(1))));
+        assert!(!refused.is_for_good(libc::EMSGSIZE, 1000, peer(1)));
+
+        assert!(Refused::default().is_for_good(libc::EIO, 1400, peer(1)));
+        assert!(Refused::default().is_for_good(libc::EINVAL, 1200, peer(1)));
+        assert!((2..8).all(|n| !refused.is_for_good(libc::EINVAL, 1400, peer(n))));
+        assert!(refused.is_for_good(libc::EINVAL, 1400, peer(8)));
+        assert!(refused.is_for_good(libc::EINVAL, 1400, peer(9)));
     }
 
     #[test]

@@ -114,7 +114,7 @@ async fn launch(start: Start) -> anyhow::Result<(Running, Arc<dyn Control>, Bann
             warn!("{line}");
         }
         drop(lock);
-        ensure!(!is_broken, "a door broke; the log says which");
+        ensure!(!is_broken, "a part of the server broke; the log says which");
         Ok(())
     });
     Ok((Running { stop, task }, control, banner))

@@ -668,19 +668,24 @@ impl StreamSink for Stream {
 }
 
 fn assert_is_error(packet: &[u8], kind_and_code: (u8, u8), to: u8) {
+    let from = if packet[0] >> 4 == 6 { 0xfd } else { GATEWAY };
+    assert_is_error_from(from, packet, kind_and_code, to);
+}
+
+fn assert_is_error_from(source: u8, packet: &[u8], kind_and_code: (u8, u8), to: u8) {
     let head = Head::parse(packet).unwrap();
     let icmp = head.payload(packet);
     assert_eq!((icmp[0], icmp[1]), kind_and_code);
     let valid = match (head.source, head.destination) {
         (IpAddr::V4(from), IpAddr::V4(host)) => {
-            assert_eq!((from.octets()[3], host.octets()[3]), (GATEWAY, to));
+            assert_eq!((from.octets()[3], host.octets()[3]), (source, to));
             Sum::of(icmp).is_valid()
         }
-        (from, host) => {
-            assert_eq!(from, IpAddr::from([0xfd; 16]));
-            assert!(matches!(host, IpAddr::V6(host) if host.octets()[15] == to));
+        (IpAddr::V6(from), IpAddr::V6(host)) => {
+            assert_eq!((from.octets()[15], host.octets()[15]), (source, to));
             head.pseudo(icmp.len() as u16).plus(icmp).is_valid()
         }
+        mixed => panic!("an error of two families: {mixed:?}"),
     };
     assert!(valid);
 }

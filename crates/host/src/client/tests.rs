@@ -1,3 +1,5 @@
+use std::time::{Duration, Instant};
+
 use super::*;
 use crate::testing::{Lab, attempt, echo_requests, set_sysctl, sh, sysctl};
 
@@ -33,8 +35,6 @@ fn redirecting() -> Lease {
     Lease {
         redirect4: true,
         redirect6: true,
-        block4: false,
-        block6: false,
         excluded: vec!["203.0.113.128/25".parse().unwrap()],
         ..lease()
     }
@@ -139,6 +139,106 @@ fn redirecting_ipv4_leaves_ipv6_as_it_is() {
 }
 
 #[test]
+fn a_blocked_family_is_unreachable_while_connected_and_back_afterwards() {
+    Lab::run(|lab| {
+        let mark = mark_for(world(&lab));
+        sh("ip -n gate addr add 203.0.113.201/32 dev lo");
+        for address in ["2001:db8::1", "3fff::1", "2600::1", "fd77::1"] {
+            sh(&format!("ip -n gate addr add {address}/128 dev lo"));
+        }
+        let answers = |to: &str| attempt(&format!("ping -n -c 1 -W 1 {to}")).0;
+        let refused = |to: &str| {
+            let (found, output) = attempt(&format!("ip route get {to}"));
+            assert!(found || output.contains("No route to host"), "{output}");
+            !found
+        };
+        let before = lab.snapshot();
+        let no_ipv6 = Lease { ipv6: None, redirect6: false, block6: true, ..redirecting() };
+        let no_ipv4 = Lease {
+            ipv4: None,
+            redirect4: false,
+            block4: true,
+            excluded: vec!["203.0.113.128/25".parse().unwrap()],
+            ..redirecting()
+        };
+
+        for mark in [Some(mark), None] {
+            assert!(answers("2001:db8::1"));
+            let host = ClientHost::apply(&lab.journal(), plan(no_ipv6.clone(), mark)).unwrap();
+            assert_eq!(way("8.8.8.8", None), "warren0");
+            for outside in ["2001:db8::1", "3fff::1", "2600::1", "fd77::1"] {
+                assert!(refused(outside), "{outside}");
+            }
+            assert!(!answers("2001:db8::1"));
+            assert!(answers("fd00:2::1"), "the LAN stays reachable");
+            assert_eq!(way("fd00:51::9", mark), "wan0 via fd00:2::1");
+            assert_eq!(host.undo(), Vec::<String>::new());
+            lab.snapshot().assert_same(&before);
+            assert!(answers("2001:db8::1"));
+
+            let mut host = ClientHost::apply(&lab.journal(), plan(no_ipv4.clone(), mark)).unwrap();
+            assert_eq!(way("2001:db8::1", None), "warren0");
+            assert!(refused("8.8.8.8") && refused("200.1.1.1"));
+            assert!(refused("203.0.113.201"), "excluded is not exempt");
+            assert!(answers("192.0.2.1"), "the LAN stays reachable");
+            assert_eq!(way("198.51.100.9", mark), "wan0 via 192.0.2.1");
+            host.update(redirecting(), plan(lease(), None).servers).unwrap();
+            assert_eq!(way("8.8.8.8", None), "warren0");
+            assert_eq!(host.undo(), Vec::<String>::new());
+            lab.snapshot().assert_same(&before);
+        }
+    });
+}
+
+#[test]
+fn what_is_blocked_is_free_again_after_a_run_that_lost_its_device() {
+    Lab::run(|lab| {
+        let mark = mark_for(world(&lab));
+        let lease = Lease { ipv6: None, redirect6: false, block6: true, ..redirecting() };
+        for mark in [Some(mark), None] {
+            drop(ClientHost::apply(&lab.journal(), plan(lease.clone(), mark)).unwrap());
+            sh("ip link set warren0 name gone0");
+
+            let lines = lab.journal().repair().unwrap();
+
+            assert!(lines.iter().any(|line| line.contains("unreachable route")), "{lines:#?}");
+            assert_eq!(way("2001:db8::1", None), "wan0 via fd00:2::1");
+            assert!(!sh("ip -6 route show table all").contains("unreachable"));
+            sh("ip link set gone0 name warren0");
+            sh("ip addr flush dev warren0");
+        }
+    });
+}
+
+#[test]
+fn broad_routes_that_others_set_do_not_lead_around_the_tunnel() {
+    Lab::run(|lab| {
+        let mark = mark_for(world(&lab));
+        let rogue = || {
+            for net in ["0.0.0.0/1", "128.0.0.0/1", "8.0.0.0/7"] {
+                sh(&format!("ip route replace {net} via 192.0.2.66"));
+            }
+            for net in ["::/1", "2000::/3", "2000::/15"] {
+                sh(&format!("ip -6 route replace {net} via fd00:2::66"));
+            }
+        };
+        rogue();
+        let excluded = vec!["64.0.0.0/3".parse().unwrap()];
+        let lease = Lease { excluded, ..redirecting() };
+
+        let host = ClientHost::apply(&lab.journal(), plan(lease, Some(mark))).unwrap();
+
+        rogue();
+        for outside in ["8.8.8.8", "200.1.1.1", "2001:db8::1"] {
+            assert_eq!(way(outside, None), "warren0", "{outside}");
+        }
+        assert_eq!(way("192.0.2.77", None), "wan0", "the LAN stays reachable");
+        assert_eq!(way("65.1.1.1", None), "wan0 via 192.0.2.66", "broad, but excluded");
+        assert_eq!(host.undo(), Vec::<String>::new());
+    });
+}
+
+#[test]
 fn a_server_inside_a_route_of_its_own_lease_is_not_reached_through_it() {
     Lab::run(|lab| {
         let mark = mark_for(world(&lab));
@@ -202,6 +302,11 @@ fn a_reconnect_changes_only_what_differs() {
         let before = lab.snapshot();
         for mark in [Some(mark), None] {
             let mut host = ClientHost::apply(&lab.journal(), plan(redirecting(), mark)).unwrap();
+            // The kernel adds this one when it gets round to it.
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while !sh("ip -6 route show table local").contains("local fd00:8::2") {
+                assert!(Instant::now() < deadline, "fd00:8::2 is not this host's");
+            }
             let first = lab.snapshot();
             let servers = plan(lease(), None).servers;
 
@@ -213,8 +318,6 @@ fn a_reconnect_changes_only_what_differs() {
                 routes: vec!["172.31.0.0/16".parse().unwrap()],
                 excluded: vec!["9.9.9.0/24".parse().unwrap()],
                 redirect6: false,
-                block4: false,
-                block6: false,
                 ..redirecting()
             };
             host.update(other, vec!["198.51.100.10".parse().unwrap()]).unwrap();
@@ -253,6 +356,31 @@ fn another_lease_brings_other_resolvers_and_the_end_the_first_ones() {
 
         assert_eq!(host.undo(), Vec::<String>::new());
         assert_eq!(text(), "nameserver 192.0.2.53\n");
+    });
+}
+
+#[test]
+fn resolvers_that_another_program_set_meanwhile_come_back() {
+    Lab::run(|lab| {
+        world(&lab);
+        sh("mount -t tmpfs tmpfs /etc");
+        let text = || std::fs::read_to_string("/etc/resolv.conf").unwrap();
+        let theirs = "nameserver 192.0.2.54\noptions edns0\n";
+        let resolved_by = |server: &str| {
+            let servers = vec![server.parse().unwrap()];
+            Lease { dns: DnsSettings { servers, search: Vec::new() }, ..lease() }
+        };
+        let plan = ClientPlan { set_dns: true, ..plan(resolved_by("10.8.0.1"), None) };
+        let mut host = ClientHost::apply(&lab.journal(), plan.clone()).unwrap();
+        std::fs::write("/etc/resolv.conf", theirs).unwrap();
+
+        host.update(resolved_by("10.8.0.1"), plan.servers.clone()).unwrap();
+        assert_eq!(text(), theirs, "nothing new to say");
+        host.update(resolved_by("10.8.0.3"), plan.servers).unwrap();
+        assert!(text().contains("nameserver 10.8.0.3\noptions edns0\n"), "{}", text());
+
+        assert_eq!(host.undo(), Vec::<String>::new());
+        assert_eq!(text(), theirs);
     });
 }
 

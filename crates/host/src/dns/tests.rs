@@ -153,7 +153,8 @@ fn another_lease_keeps_the_first_original() {
         first.make().unwrap();
 
         let second = first
-            .with(&DnsSettings { servers: vec!["10.9.0.1".parse().unwrap()], search: Vec::new() });
+            .with(&DnsSettings { servers: vec!["10.9.0.1".parse().unwrap()], search: Vec::new() })
+            .unwrap();
         second.make().unwrap();
         assert!(fs::read_to_string(path).unwrap().contains("10.9.0.1"));
         assert!(!fs::read_to_string(path).unwrap().contains("corp.example"));

@@ -121,6 +121,7 @@ fn what_an_earlier_boot_or_another_namespace_left_is_forgotten() {
     Lab::run(|lab| {
         world(&lab);
         drop(change_everything(&lab.journal()));
+        fs::write("/etc/resolv.conf", "nameserver 192.0.2.53\n").unwrap();
         let changed = lab.snapshot();
         let path = lab.state().join(FILE);
         let text = fs::read_to_string(&path).unwrap();
@@ -136,6 +137,39 @@ fn what_an_earlier_boot_or_another_namespace_left_is_forgotten() {
             assert_eq!(lab.journal().repair().unwrap(), Vec::<String>::new());
             lab.snapshot().assert_same(&changed);
             assert!(!path.exists());
+        }
+    });
+}
+
+#[test]
+fn resolv_conf_comes_back_after_a_power_cut_or_from_another_namespace() {
+    Lab::run(|lab| {
+        world(&lab);
+        drop(change_everything(&lab.journal()));
+        let written = resolv_conf();
+        let path = lab.state().join(FILE);
+        let text = fs::read_to_string(&path).unwrap();
+        let here = Place::here().unwrap();
+        let elsewhere = format!("\"netns\": {}", here.netns.wrapping_add(1));
+
+        for other in [
+            text.replace(&here.boot, "00000000-0000-0000-0000-000000000000"),
+            text.replace(&format!("\"netns\": {}", here.netns), &elsewhere),
+        ] {
+            assert_ne!(text, other);
+            fs::write(&path, &other).unwrap();
+            fs::write("/etc/resolv.conf", &written).unwrap();
+            let lines = lab.journal().repair().unwrap();
+            assert_eq!(lines, ["undone after a run that was cut off: /etc/resolv.conf"]);
+            assert_eq!(resolv_conf(), "nameserver 192.0.2.53\n");
+            assert!(!path.exists());
+
+            fs::write(&path, &other).unwrap();
+            fs::write("/etc/resolv.conf", "nameserver 9.9.9.9\n").unwrap();
+            let lines = lab.journal().repair().unwrap();
+            assert_eq!(lines.len(), 1, "{lines:#?}");
+            assert!(lines[0].starts_with("/etc/resolv.conf stays"), "{lines:#?}");
+            assert_eq!(resolv_conf(), "nameserver 9.9.9.9\n", "another program's");
         }
     });
 }

@@ -4,8 +4,9 @@ use crate::testing::{Lab, sh};
 fn server(masquerade: bool, guard: bool) -> Ruleset {
     Ruleset::Server {
         tun: "warren0".into(),
-        masquerade4: masquerade.then(|| "10.86.0.0/15".parse().unwrap()),
-        masquerade6: masquerade.then(|| "fd00:86::/60".parse().unwrap()),
+        pool4: Some("10.86.0.0/15".parse().unwrap()),
+        pool6: Some("fd00:86::/60".parse().unwrap()),
+        masquerade,
         guard4: guard,
         guard6: guard,
     }
@@ -17,6 +18,12 @@ fn the_kernel_understands_the_servers_table_as_meant() {
         server(true, true).install("warren-0").unwrap();
 
         let expected = r#"table inet warren-0 {
+	chain preraw {
+		type filter hook prerouting priority raw; policy accept;
+		iifname != "warren0" iifname != "lo" ip saddr 10.86.0.0/15 drop
+		iifname != "warren0" iifname != "lo" ip6 saddr fd00:86::/60 drop
+	}
+
 	chain postrouting {
 		type nat hook postrouting priority srcnat; policy accept;
 		ip saddr 10.86.0.0/15 oifname != "warren0" masquerade
@@ -80,7 +87,7 @@ fn a_table_takes_the_place_of_its_former_self_and_of_no_other() {
 
         let ruleset = sh("nft list ruleset");
         assert!(!ruleset.contains("masquerade"), "{ruleset}");
-        assert_eq!(ruleset.matches("iifname").count(), 1, "{ruleset}");
+        assert_eq!(ruleset.matches("iifname \"warren0\"").count(), 1, "{ruleset}");
         assert_eq!(tables().unwrap(), ["theirs", "warren-0"]);
 
         assert!(remove("warren-0").unwrap());
@@ -110,8 +117,9 @@ fn a_whole_address_needs_no_mask() {
     Lab::run(|_| {
         let ruleset = Ruleset::Server {
             tun: "warren0".into(),
-            masquerade4: Some("192.0.2.7/32".parse().unwrap()),
-            masquerade6: None,
+            pool4: Some("192.0.2.7/32".parse().unwrap()),
+            pool6: None,
+            masquerade: true,
             guard4: false,
             guard6: true,
         };
@@ -123,6 +131,7 @@ fn a_whole_address_needs_no_mask() {
             listed.contains("ip saddr 192.0.2.7 oifname != \"warren0\" masquerade"),
             "{listed}"
         );
+        assert!(listed.contains("ip saddr 192.0.2.7 drop"), "{listed}");
         assert!(!listed.contains("nfproto ipv4"), "{listed}");
     });
 }

@@ -2,7 +2,9 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
-use crate::testing::{Lab, reaches, set_sysctl, sh, sysctl};
+use crate::testing::{
+    Lab, attempt, echo_requests, echo_requests6, reaches, set_sysctl, sh, sysctl,
+};
 
 fn plan() -> ServerPlan {
     ServerPlan {
@@ -81,6 +83,41 @@ fn the_outside_reaches_no_member_unasked() {
         assert!(!reaches("near", "fd00:86::2"));
         assert!(reaches("near", "10.86.0.1"), "the host itself answers");
         drop(host);
+    });
+}
+
+#[test]
+fn the_outside_sends_nothing_in_a_members_name() {
+    Lab::run(|lab| {
+        world(&lab);
+        for link in ["all", "lan0"] {
+            set_sysctl(&format!("net/ipv4/conf/{link}/rp_filter"), "0");
+        }
+        sh("ip -n near addr add 10.86.0.77/32 dev eth0");
+        sh("ip -n near addr add fd00:86::77/128 dev eth0 nodad");
+        // So that no neighbour has to be asked for in a member's name.
+        assert!(reaches("near", "192.0.2.1") && reaches("near", "fd00:2::1"));
+        let arrives = |count: fn() -> u64, from: &str, to: &str| {
+            let before = count();
+            attempt(&format!("ip netns exec near ping -n -c 1 -W 1 -I {from} {to}"));
+            count() > before
+        };
+
+        for nat in [true, false] {
+            let host = ServerHost::apply(&lab.journal(), &ServerPlan { nat, ..plan() }).unwrap();
+
+            assert!(arrives(echo_requests, "192.0.2.2", "192.0.2.1"));
+            assert!(arrives(echo_requests6, "fd00:2::2", "fd00:2::1"));
+            assert!(!arrives(echo_requests, "10.86.0.77", "10.86.0.1"));
+            assert!(!arrives(echo_requests6, "fd00:86::77", "fd00:86::1"));
+            assert!(reaches("member", "10.86.0.1"));
+            assert!(reaches("member", "fd00:86::1"));
+            assert!(attempt("ping -n -c 1 -W 1 10.86.0.1").0, "the host speaks to itself");
+            sh("nft flush chain inet warren-0 preraw");
+            assert!(arrives(echo_requests, "10.86.0.77", "10.86.0.1"), "the chain keeps it out");
+            assert!(arrives(echo_requests6, "fd00:86::77", "fd00:86::1"), "here too");
+            assert_eq!(host.undo(), Vec::<String>::new());
+        }
     });
 }
 

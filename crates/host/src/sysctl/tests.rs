@@ -142,6 +142,30 @@ fn without_a_writable_run_the_state_folder_keeps_the_register() {
 }
 
 #[test]
+fn a_register_that_makes_no_sense_is_named_with_advice_and_kept() {
+    Lab::run(|_| {
+        let (place, [one, _]) = (Place::here().unwrap(), folders());
+        hold(Setting::Forward4, &place, &one).unwrap();
+        let path = place.shared_folder().join("sysctl.json");
+        fs::write(&path, "{\"boot\":").unwrap();
+
+        for error in [
+            hold(Setting::Forward6, &place, &one).unwrap_err().to_string(),
+            release(Setting::Forward4, &place, &one).unwrap_err().to_string(),
+        ] {
+            assert!(error.starts_with(&path.display().to_string()), "{error}");
+            assert!(
+                error.contains("not a register") && error.contains("delete the file"),
+                "{error}"
+            );
+            assert!(!error.contains('\n'), "{error}");
+        }
+        assert_eq!(sysctl(FORWARD6), "0");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{\"boot\":");
+    });
+}
+
+#[test]
 fn a_zombie_or_nobody_has_no_start() {
     assert!(start_of(std::process::id()).is_some());
     assert_eq!(start_of(4_194_305), None);

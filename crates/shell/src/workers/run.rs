@@ -7,9 +7,11 @@ use std::time::Instant;
 
 use contract::{Carrier, Discard, Fabric, SocketId};
 use dataplane::{Batch, DatagramSink, MAX_TUN_READ, Offloads, Op, Punt, Punts, TunIo, Worker};
+use nix::sys::prctl;
 use sys::{Poller, ReceiveBuffers, TunQueue, UdpIo};
 use tokio::sync::mpsc::Sender;
 
+use super::pace::Pace;
 use super::{Order, Shared, Side, WorkerEvent};
 
 /// How often a ready socket is read before the others have their turn.
@@ -18,6 +20,12 @@ const RECEIVE_ROUNDS: usize = 4;
 const HOST_ROUNDS: usize = 16;
 /// How many reads of the TUN device in a row may fail before it counts as gone.
 const MAX_READ_ERRORS: u32 = 1000;
+/// A receive that brings fewer messages has emptied the socket.
+const FULL_RECEIVE: usize = 16;
+/// What one packet of a super packet is about as long as, in bytes.
+const TYPICAL_PACKET: usize = 1400;
+/// Slack of this thread's timers, in nanoseconds.
+const TIMER_SLACK: u64 = 1000;
 /// The poller's token of the TUN device; those of sockets are their 16-bit ids.
 const TUN: u64 = 1 << 32;
 
@@ -34,6 +42,8 @@ pub(super) struct Turn<F> {
     offloads: Offloads,
     segments_refused: bool,
     read_errors: ReadErrors,
+    /// Packets of this turn, roughly: a super packet counts as those it is made of.
+    moved: usize,
 }
 
 /// Everything the worker reads from and writes to.
@@ -112,11 +122,15 @@ impl<F: Fabric> Turn<F> {
             room: vec![0; MAX_TUN_READ].into(),
             segments_refused: false,
             read_errors: ReadErrors::default(),
+            moved: 0,
         })
     }
 
     pub(super) fn run(mut self) {
         let mut gone = Gone { shared: Arc::clone(&self.shared), index: self.index, stopped: false };
+        // A pause is short: the kernel's usual slack would be as long again.
+        let _ = prctl::set_timerslack(TIMER_SLACK);
+        let mut pace = Pace::new(Instant::now());
         loop {
             let ready = match self.poller.wait(None) {
                 Ok(ready) => ready,
@@ -138,6 +152,10 @@ impl<F: Fabric> Turn<F> {
             }
             self.worker.flush(&mut self.outside);
             self.publish();
+            let moved = std::mem::take(&mut self.moved);
+            if let Some(pause) = pace.after_turn(now, Instant::now(), moved) {
+                std::thread::sleep(pause);
+            }
         }
     }
 
@@ -196,9 +214,19 @@ impl<F: Fabric> Turn<F> {
         for _ in 0..RECEIVE_ROUNDS {
             let Some(slot) = self.outside.socket(id) else { return };
             let Ok(batch) = slot.io.recv(&mut self.buffers) else { return };
+            let (mut messages, mut datagrams) = (0, 0);
+            let batch = batch.inspect(|received| {
+                messages += 1;
+                datagrams += received.bytes.len().div_ceil(received.stride.max(1));
+            });
             self.worker.on_network(now, batch, &mut self.outside);
+            self.moved += datagrams;
             if self.worker.is_pressing() {
                 self.worker.flush(&mut self.outside);
+            }
+            // The queue is all but empty: what comes next had better gather.
+            if messages < FULL_RECEIVE {
+                return;
             }
         }
     }
@@ -218,6 +246,7 @@ impl<F: Fabric> Turn<F> {
                 },
             };
             self.read_errors = ReadErrors::default();
+            self.moved += len.div_ceil(TYPICAL_PACKET);
             self.worker.on_host(now, &mut self.room[..len], &mut self.outside);
             if self.worker.is_pressing() {
                 self.worker.flush(&mut self.outside);

@@ -34,6 +34,24 @@ impl Tunnel for Null {
     }
 }
 
+/// Breaks the worker that opens anything with it.
+#[derive(Debug)]
+struct Bomb;
+
+impl Tunnel for Bomb {
+    fn frame(&self, content: usize) -> Frame {
+        Null.frame(content)
+    }
+
+    fn seal(&self, kind: ContentKind, len: usize, out: &mut [u8]) -> Result<(), Discard> {
+        Null.seal(kind, len, out)
+    }
+
+    fn open<'b>(&self, _: &'b mut [u8]) -> Result<Opened<'b>, Discard> {
+        panic!("this is what the test is about")
+    }
+}
+
 /// The host and one session.
 #[derive(Debug)]
 struct Wire;
@@ -64,7 +82,7 @@ impl Lab {
         let config = WorkersConfig {
             queues,
             without_queues,
-            gateway4: None,
+            gateway4: Some([10, 9, 0, 1].into()),
             gateway6: None,
             fabric: || Wire,
         };
@@ -102,6 +120,11 @@ impl Lab {
             tokio::time::timeout(PATIENCE, self.workers.wait_applied(epoch)).await.unwrap();
         };
         self.runtime.block_on(applied);
+    }
+
+    fn breaks(&self, patience: Duration) -> bool {
+        let broken = async { tokio::time::timeout(patience, self.workers.broken()).await.is_ok() };
+        self.runtime.block_on(broken)
     }
 
     fn event(&mut self) -> WorkerEvent {
@@ -163,6 +186,36 @@ fn nobody_waits_for_workers_that_have_stopped() {
 }
 
 #[test]
+fn a_worker_that_dies_is_told_and_hoards_no_orders() {
+    let lab = Lab::new(Vec::new(), 2);
+    let bomb = DataPlaneOp::Install {
+        key: KEY,
+        port: PEER,
+        via: Via::Path(lab.path()),
+        tunnel: Arc::new(Bomb),
+    };
+    lab.submit(vec![WorkerOp::DataPlane(bomb)]);
+    assert!(!lab.breaks(Duration::ZERO));
+
+    lab.peer.send_to(&[9 << 3, 0, 0, 1, 0], lab.server).unwrap();
+    assert!(lab.breaks(PATIENCE));
+    lab.submit(vec![WorkerOp::RemoveSocket(SocketId(0))]);
+
+    assert!(lock(&lab.workers.0.workers[0].inbox).is_none());
+    assert!(lab.breaks(Duration::ZERO), "it is told again to whoever asks later");
+    lab.workers.stop();
+}
+
+#[test]
+fn workers_that_were_stopped_are_not_broken() {
+    let lab = Lab::new(Vec::new(), 2);
+
+    lab.workers.stop();
+
+    assert!(!lab.breaks(Duration::ZERO));
+}
+
+#[test]
 fn a_removed_socket_is_closed() {
     let lab = Lab::new(Vec::new(), 2);
 
@@ -195,21 +248,59 @@ fn a_flood_of_control_is_bounded_and_counted() {
     assert_eq!((taken, taken + no_buffer), (8, flood));
 }
 
-#[test]
-fn packets_travel_between_a_tun_device_and_a_peer_both_ways() {
+fn ip(arguments: &str) -> bool {
+    let status = Command::new("ip").args(arguments.split(' ')).status();
+    status.is_ok_and(|status| status.success())
+}
+
+/// A lab with a TUN device in a namespace of this thread's own, and the device's name.
+fn lab_with_host() -> Option<(Lab, String)> {
     let entered = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_ok();
-    let ip = |arguments: &str| {
-        let status = Command::new("ip").args(arguments.split(' ')).status();
-        status.is_ok_and(|status| status.success())
-    };
     if !entered || !std::fs::exists("/dev/net/tun").unwrap() || !ip("link set lo up") {
         eprintln!("skipped: needs root, /dev/net/tun and iproute2");
-        return;
+        return None;
     }
     let tun = Tun::open("warren%d", 2).unwrap();
     let name = tun.name().to_owned();
     let lab = Lab::new(tun.queues(), 0);
     assert!(ip(&format!("link set {name} up")) && ip(&format!("addr add 10.9.0.1/24 dev {name}")));
+    Some((lab, name))
+}
+
+#[test]
+fn a_device_that_goes_away_is_told_even_if_nobody_reads_events() {
+    let Some((lab, name)) = lab_with_host() else { return };
+    for _ in 0..20 {
+        lab.peer.send_to(&[7 << 3], lab.server).unwrap();
+    }
+
+    assert!(ip(&format!("link del {name}")));
+
+    assert!(lab.breaks(PATIENCE));
+    lab.workers.stop();
+}
+
+#[test]
+fn the_kernel_learns_what_the_tunnel_carries() {
+    let Some((lab, _)) = lab_with_host() else { return };
+    let application = UdpSocket::bind("10.9.0.1:5000").unwrap();
+    let learnt = || {
+        let route = Command::new("ip").args(["route", "get", "10.9.0.2"]).output().unwrap();
+        String::from_utf8(route.stdout).unwrap().contains("mtu 1420")
+    };
+
+    application.send_to(&[0; 1450], "10.9.0.2:6000").unwrap();
+
+    let start = std::time::Instant::now();
+    while !learnt() {
+        assert!(start.elapsed() < PATIENCE, "the kernel ignored the error");
+    }
+    lab.workers.stop();
+}
+
+#[test]
+fn packets_travel_between_a_tun_device_and_a_peer_both_ways() {
+    let Some((lab, _)) = lab_with_host() else { return };
     let application = UdpSocket::bind("10.9.0.1:5000").unwrap();
     application.set_read_timeout(Some(PATIENCE)).unwrap();
 

@@ -33,7 +33,7 @@ impl Hash {
     }
 }
 
-/// The longest output of any [`Hash`], in bytes.
+/// The longest output of any [`enum@Hash`], in bytes.
 pub const MAX_OUTPUT: usize = 64;
 
 /// SHA-256 of the parts, one after the other.

@@ -1,0 +1,188 @@
+//! The fast path, end to end and with real ciphers, allocates nothing once it is warm.
+#![allow(clippy::unwrap_used)]
+
+use std::alloc::System;
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use contract::{
+    Carrier, ContentKind, DataPlaneOp, Discard, Exit, FabricOp, Path, Plug, PortId, SocketId,
+    Tunnel, TunnelKey, Via,
+};
+use crypto::digest::Hash;
+use dataplane::{
+    Batch, DatagramSink, Offloads, Op, Punt, Punts, Received, Settings, SocketKind, TunIo, Worker,
+};
+use hub::{Switch, SwitchPolicy, SwitchSettings};
+use openvpn::{Cipher, DataKeys, DataTunnel, KeyId, Side, StaticKey};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const SOCKET: SocketId = SocketId(0);
+const ALICE: u8 = 2;
+const BOB: u8 = 3;
+/// Payload of every packet, in bytes; 40 more of headers.
+const SEGMENT: usize = 1380;
+
+/// Counts what leaves and forgets it.
+#[derive(Debug, Default)]
+struct Outside {
+    written: usize,
+    sent: usize,
+}
+
+impl TunIo for Outside {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    fn write(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<()> {
+        self.written += pieces.iter().map(|piece| piece.len()).sum::<usize>();
+        Ok(())
+    }
+}
+
+impl DatagramSink for Outside {
+    fn send(&mut self, batch: &Batch) -> Result<(), Discard> {
+        self.sent += batch.bytes().len();
+        Ok(())
+    }
+}
+
+impl Punts for Outside {
+    fn punt(&mut self, punt: Punt<'_>) -> Result<(), Discard> {
+        panic!("nothing here is for the control plane: {punt:?}");
+    }
+}
+
+fn address(host: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 86, 0, host)
+}
+
+fn path(host: u8) -> Path {
+    let remote = SocketAddr::new(Ipv4Addr::new(192, 0, 2, host).into(), 40_000);
+    Path { local: None, remote, carrier: Carrier::Udp(SOCKET) }
+}
+
+fn tunnel(side: Side, host: u8) -> DataTunnel {
+    DataTunnel::new(&DataKeys {
+        side,
+        key_id: KeyId::FIRST,
+        peer_id: Some(host.into()),
+        cipher: Cipher::Aes256Gcm,
+        digest: Hash::Sha256,
+        material: &StaticKey::from_bytes([host; 256]),
+        iv_seed: [0; 32],
+    })
+}
+
+/// A TCP segment, or with more payload a super packet.
+fn packet(from: Ipv4Addr, to: Ipv4Addr, payload: usize) -> Vec<u8> {
+    let mut packet = vec![0; 40 + payload];
+    packet[0] = 0x45;
+    let len = packet.len() as u16;
+    packet[2..4].copy_from_slice(&len.to_be_bytes());
+    packet[6] = 0x40;
+    packet[8] = 64;
+    packet[9] = 6;
+    packet[12..16].copy_from_slice(&from.octets());
+    packet[16..20].copy_from_slice(&to.octets());
+    packet[32] = 5 << 4;
+    packet[33] = 0x10;
+    packet
+}
+
+fn sealed(by: &DataTunnel, packet: &[u8]) -> Vec<u8> {
+    let frame = by.frame(packet.len());
+    let mut out = vec![0; frame.head + packet.len() + frame.tail];
+    out[frame.head..frame.head + packet.len()].copy_from_slice(packet);
+    by.seal(ContentKind::Packet, packet.len(), &mut out).unwrap();
+    out
+}
+
+/// A super packet as the TUN device delivers it: TSO, checksum left to us.
+fn super_packet(to: Ipv4Addr, segments: usize) -> Vec<u8> {
+    let mut read = vec![1, 1, 40, 0, 0, 0, 20, 0, 16, 0];
+    read[4..6].copy_from_slice(&(SEGMENT as u16).to_le_bytes());
+    read.extend(packet(Ipv4Addr::new(198, 51, 100, 1), to, segments * SEGMENT));
+    read
+}
+
+fn worker() -> Worker<Switch> {
+    let switch = Switch::new(SwitchSettings {
+        subnets: vec!["10.86.0.0/16".parse().unwrap()],
+        gateways: vec![IpAddr::V4(address(1))],
+        host_mtu: 1420,
+        policy: Arc::new(SwitchPolicy::new(true)),
+    });
+    let settings = Settings {
+        gateway4: Some(address(1)),
+        gateway6: None,
+        offloads: Offloads { gso: true, uso: true },
+    };
+    let mut worker = Worker::new(switch, &settings);
+    worker.apply(Op::AddSocket(SOCKET, SocketKind::OpenVpnResponder));
+    for host in [ALICE, BOB] {
+        let port = PortId(host.into());
+        let key = TunnelKey::OpenVpn { peer: host.into(), key_id: 0 };
+        let tunnel = Arc::new(tunnel(Side::Responder, host));
+        let prefixes = vec![IpAddr::V4(address(host)).into()];
+        worker.apply(Op::DataPlane(DataPlaneOp::Install {
+            key,
+            port,
+            via: Via::Path(path(host)),
+            tunnel,
+        }));
+        worker.apply(Op::DataPlane(DataPlaneOp::SendVia { port, exit: Exit::Tunnel(key) }));
+        worker.apply(Op::Fabric(FabricOp::Plug(Plug { port, prefixes, mtu: 1420 })));
+    }
+    worker
+}
+
+#[test]
+fn a_warm_worker_allocates_nothing_per_packet() {
+    let mut worker = worker();
+    let mut outside = Outside::default();
+    let alice = tunnel(Side::Initiator, ALICE);
+    let world = Ipv4Addr::new(198, 51, 100, 1);
+    // Each datagram is good once, so all of them are made before anything is counted.
+    let rounds = 60;
+    let mut batches = (0..rounds)
+        .map(|_| {
+            let to_host =
+                (0..20).flat_map(|_| sealed(&alice, &packet(address(ALICE), world, SEGMENT)));
+            let to_host = to_host.collect::<Vec<_>>();
+            let to_bob = (0..20)
+                .flat_map(|_| sealed(&alice, &packet(address(ALICE), address(BOB), SEGMENT)));
+            (to_host, to_bob.collect::<Vec<_>>(), super_packet(address(BOB), 30))
+        })
+        .collect::<Vec<_>>();
+    let stride = alice.frame(40 + SEGMENT).head + 40 + SEGMENT;
+    let now = Instant::now();
+    let mut turn = |worker: &mut Worker<Switch>, batch: &mut (Vec<u8>, Vec<u8>, Vec<u8>)| {
+        let (to_host, to_bob, from_host) = batch;
+        let received = [to_host, to_bob].map(|bytes| Received {
+            path: path(ALICE),
+            stride,
+            bytes: bytes.as_mut_slice(),
+        });
+        worker.on_network(now, received.into_iter(), &mut outside);
+        worker.on_host(now, from_host, &mut outside);
+        worker.flush(&mut outside);
+    };
+    let (warm, cold) = batches.split_at_mut(rounds / 2);
+    warm.iter_mut().for_each(|batch| turn(&mut worker, batch));
+
+    let region = Region::new(ALLOCATOR);
+    cold.iter_mut().for_each(|batch| turn(&mut worker, batch));
+    let change = region.change();
+
+    assert_eq!((change.allocations, change.reallocations), (0, 0), "{change:?}");
+    assert_eq!(worker.discards().iter().sum::<u64>(), 0, "{:?}", worker.discards());
+    assert!(outside.written > rounds * 20 * SEGMENT, "packets reached the host");
+    assert!(outside.sent > rounds * 50 * SEGMENT, "packets reached the members");
+}

@@ -54,6 +54,9 @@ pub struct InitiatorConfig {
     pub ping: Duration,
     /// Until the server pushes its own.
     pub ping_restart: Duration,
+    /// Offer nothing that versions before 2.6 do not know: keys by the PRF, goodbye in the data
+    /// channel, renegotiations wrapped with the shared key.
+    pub is_before_2_6: bool,
     /// Our version, for IV_VER.
     pub version: &'static str,
     /// IV_HWADDR: the same on every connect of this device.
@@ -163,8 +166,7 @@ impl Initiator {
             record.user.clone_from(user);
             record.password = self.token.as_ref().unwrap_or(password).clone();
         }
-        record.peer_info =
-            our_peer_info(config.version, &config.ciphers, config.mtu, &config.device);
+        record.peer_info = our_peer_info(config);
         if let Some(generation) = core.generation(key_id) {
             generation.send(&record.write(Side::Initiator));
         }

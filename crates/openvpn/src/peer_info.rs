@@ -3,6 +3,7 @@
 use crypto::digest::Hash;
 
 use crate::cipher::{Cipher, Offer, digest_name};
+use crate::initiator::InitiatorConfig;
 use crate::wrap::Side;
 
 /// Bits of IV_PROTO.
@@ -92,22 +93,25 @@ pub(crate) fn options_string(side: Side, cipher: Cipher, digest: Hash, mtu: u16)
     )
 }
 
-/// What an initiator tells: the facts of this implementation, in the vocabulary of 2.6.
-pub(crate) fn our_peer_info(version: &str, ciphers: &[Cipher], mtu: u16, device: &str) -> String {
-    let proto = proto::DATA_V2
-        | proto::REQUEST_PUSH
-        | proto::TLS_KEY_EXPORT
-        | proto::AUTH_PENDING
-        | proto::CC_EXIT_NOTIFY
-        | proto::AUTH_FAIL_TEMP
-        | proto::DYN_TLS_CRYPT
-        | proto::DNS_OPTION_V2;
-    let list = ciphers.iter().map(|cipher| cipher.name()).collect::<Vec<_>>().join(":");
+/// What an initiator tells: the facts of this implementation, in the vocabulary of 2.6, or of 2.5
+/// if the profile wants it so.
+pub(crate) fn our_peer_info(config: &InitiatorConfig) -> String {
+    let mut proto = proto::DATA_V2 | proto::REQUEST_PUSH;
+    if !config.is_before_2_6 {
+        proto |= proto::TLS_KEY_EXPORT
+            | proto::AUTH_PENDING
+            | proto::CC_EXIT_NOTIFY
+            | proto::AUTH_FAIL_TEMP
+            | proto::DYN_TLS_CRYPT
+            | proto::DNS_OPTION_V2;
+    }
+    let (version, mtu) = (config.version, config.mtu);
+    let list = config.ciphers.iter().map(|cipher| cipher.name()).collect::<Vec<_>>().join(":");
     let mut info = format!(
         "IV_VER=warren-{version}\nIV_PLAT=linux\nIV_TCPNL=1\nIV_MTU={mtu}\nIV_NCP=2\nIV_CIPHERS={list}\nIV_PROTO={proto}\n"
     );
-    if !device.is_empty() {
-        info.push_str(&format!("IV_HWADDR={device}\n"));
+    if !config.device.is_empty() {
+        info.push_str(&format!("IV_HWADDR={}\n", config.device));
     }
     info
 }

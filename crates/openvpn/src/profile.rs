@@ -60,6 +60,8 @@ pub struct Profile {
     pub mtu: u16,
     /// `dev`, if it names a device.
     pub device: Option<String>,
+    /// `compat-mode` of a version before 2.6: nothing newer is offered to the server.
+    pub is_before_2_6: bool,
     /// `lport` or `port` with `bind`.
     pub local_port: Option<u16>,
     /// `reneg-sec`.
@@ -188,6 +190,7 @@ pub(crate) struct Draft {
     mtu: u16,
     device: Option<String>,
     is_tun: bool,
+    is_before_2_6: bool,
     local_port: Option<u16>,
     renegotiate: Option<Duration>,
     handshake: Duration,
@@ -255,6 +258,7 @@ impl Default for Draft {
             mtu: 1500,
             device: None,
             is_tun: false,
+            is_before_2_6: false,
             local_port: None,
             renegotiate: Some(Duration::from_secs(3600)),
             handshake: Duration::from_secs(60),
@@ -342,6 +346,7 @@ impl Draft {
             only_tls12: self.only_tls12,
             mtu: self.mtu,
             device: self.device,
+            is_before_2_6: self.is_before_2_6,
             local_port: self.local_port,
             renegotiate: self.renegotiate,
             handshake: self.handshake,

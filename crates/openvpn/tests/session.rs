@@ -443,3 +443,22 @@ fn a_client_that_never_renews_its_keys_is_put_out() {
     let ended = pair.right.ended[0].1.fatal;
     assert!(matches!(ended, Some(Fatal::ProtocolViolation(_))), "{ended:?}");
 }
+
+#[test]
+fn a_client_from_before_2_6_has_keys_by_the_prf_and_says_goodbye_in_the_tunnel() {
+    let setup = Setup {
+        is_before_2_6: true,
+        renegotiate: Some(Duration::from_secs(20)),
+        ..Setup::default()
+    };
+    let mut pair = setup.connected();
+    assert_carries(&mut pair);
+    pair.run(Duration::from_secs(60));
+    assert!(pair.right.only().events.contains(&Event::Rekeyed));
+    assert_carries(&mut pair);
+
+    pair.left.command(Command::Disconnect(Farewell::Shutdown));
+    pair.run(Duration::from_secs(1));
+
+    assert_eq!(pair.right.ended[0].1.fatal, Some(Fatal::Finished(TerminateCause::UserRequest)));
+}

@@ -184,6 +184,7 @@ pub(crate) fn initiator(
         renegotiate: profile.renegotiate,
         ping: profile.ping,
         ping_restart: profile.ping_restart,
+        is_before_2_6: profile.is_before_2_6,
         version: env!("CARGO_PKG_VERSION"),
         device,
         started_at: clock::now() as u32,

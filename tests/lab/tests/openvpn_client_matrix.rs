@@ -294,6 +294,32 @@ fn the_client_renews_keys_under_load_without_losing_a_ping() {
     renew_under_load("reneg-sec 0", "reneg-sec 10");
 }
 
+/// Keys by the PRF of key method 2, renewals wrapped with the shared key.
+#[test]
+fn a_profile_may_ask_for_the_ways_of_2_5() {
+    scenario("compat", |lab| {
+        let server = Server { extra: vec!["reneg-sec 8 8".to_owned()], ..Server::default() };
+        let (world, _pki, peer, profile) = stock(lab, 1, &server)?;
+        let profile = format!("compat-mode 2.5.0\n{profile}");
+        let client = Client::connect(&world.clients[0], &profile, None)?;
+        check_ping(&world.clients[0])?;
+
+        eventually(Duration::from_secs(30), || {
+            let keys = peer.said("Outgoing Data Channel: Cipher").len();
+            ensure!(keys >= 3, "{keys} sets of keys");
+            Ok(())
+        })?;
+        check_ping(&world.clients[0])?;
+        let pushed = peer.said("SENT CONTROL [alice]: 'PUSH_REPLY");
+        assert!(!pushed.is_empty() && pushed.iter().all(|line| !line.contains("tls-ekm")));
+        assert_eq!(client.peer().said("connected to").len(), 1);
+
+        client.stop()?;
+        peer.wait_for("OCC exit message received by peer", PATIENCE)?;
+        Ok(())
+    });
+}
+
 /// OpenVPN goes on with the old keys for half the renewal period, longer than a silence is borne.
 #[test]
 fn a_server_that_keeps_to_its_old_keys_for_a_while_is_heard() {

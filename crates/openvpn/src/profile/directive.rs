@@ -87,7 +87,6 @@ const HARMLESS: &[&str] = &[
     "syslog",
     "daemon",
     "writepid",
-    "compat-mode",
     "reneg-bytes",
     "reneg-pkts",
 ];
@@ -182,6 +181,7 @@ pub(super) fn apply(
             Some("preferred" | "suiteb") => {}
             _ => return Err(line.error("weak certificates are refused; remove the line")),
         },
+        "compat-mode" => draft.is_before_2_6 = version(line)? < (2, 6),
         "tun-mtu" => draft.mtu = number(line, 0, 576, 9200)? as u16,
         "reneg-sec" => {
             let seconds = number(line, 0, 0, u64::from(u32::MAX))?;
@@ -407,6 +407,15 @@ fn direction(line: &Line, word: &str) -> Result<bool, ProfileError> {
         "1" => Ok(true),
         "0" => Ok(false),
         _ => Err(line.error("a direction is 0 or 1")),
+    }
+}
+
+/// The first two numbers of a version.
+fn version(line: &Line) -> Result<(u32, u32), ProfileError> {
+    let mut numbers = line.word(0).unwrap_or_default().split('.').map(|number| number.parse().ok());
+    match (numbers.next().flatten(), numbers.next().flatten()) {
+        (Some(major), Some(minor)) => Ok((major, minor)),
+        _ => Err(line.error("needs a version, as in 2.5.0")),
     }
 }
 

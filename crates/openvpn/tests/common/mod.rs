@@ -100,6 +100,7 @@ pub struct Setup {
     pub client_renegotiate: Option<Duration>,
     pub max_sessions: usize,
     pub deny: Option<DenyReason>,
+    pub is_before_2_6: bool,
     pub answer_delay: Duration,
 }
 
@@ -119,6 +120,7 @@ impl Default for Setup {
             client_renegotiate: None,
             max_sessions: 16,
             deny: None,
+            is_before_2_6: false,
             answer_delay: Duration::ZERO,
         }
     }
@@ -198,6 +200,7 @@ impl Setup {
             renegotiate: self.client_renegotiate,
             ping: Duration::from_secs(10),
             ping_restart: Duration::from_secs(60),
+            is_before_2_6: self.is_before_2_6,
             version: "0",
             device: "02:00:00:00:00:01".to_owned(),
             started_at: 1_780_000_001,

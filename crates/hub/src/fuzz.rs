@@ -150,6 +150,10 @@ impl Reference {
                 self.last.retain(|_, address| *address != ipv4);
                 if is_first {
                     self.last.insert(device, ipv4);
+                } else {
+                    // It may have come back to the first of its places or taken another: which
+                    // has which address is the network's business.
+                    self.last.remove(&device);
                 }
             }
         }

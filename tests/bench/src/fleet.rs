@@ -59,6 +59,7 @@ impl Blueprint {
             renegotiate: profile.renegotiate,
             ping: profile.ping,
             ping_restart: profile.ping_restart,
+            is_before_2_6: false,
             version: env!("CARGO_PKG_VERSION"),
             device: String::new(),
             started_at: u32::try_from(now).unwrap_or(u32::MAX),

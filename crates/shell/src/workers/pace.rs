@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-/// A turn that moved fewer packets than this was hardly worth waking up for.
-const SMALL_TURN: usize = 16;
+/// A turn that moved fewer packets than this, but more than one, was hardly worth waking up for. A
+/// single packet may be a question that somebody waits to have answered.
+const SMALL_TURN: usize = 32;
 /// A worker that is woken again this soon is under a steady trickle.
-const STEADY: Duration = Duration::from_micros(150);
+const STEADY: Duration = Duration::from_micros(200);
 /// How long it then lets packets gather: enough for a handful at the rate of a fast peer that sends
 /// one datagram per system call, and small beside what such a peer's own loop adds.
-const PAUSE: Duration = Duration::from_micros(100);
+const PAUSE: Duration = Duration::from_micros(200);
 
 /// Decides after each turn whether to pause before the next.
 ///
@@ -34,7 +35,7 @@ impl Pace {
         moved: usize,
     ) -> Option<Duration> {
         let is_steady = woken.saturating_duration_since(self.rested) < STEADY;
-        let pause = (is_steady && (1..SMALL_TURN).contains(&moved)).then_some(PAUSE);
+        let pause = (is_steady && (2..SMALL_TURN).contains(&moved)).then_some(PAUSE);
         self.rested = done + pause.unwrap_or_default();
         pause
     }
@@ -68,8 +69,9 @@ mod tests {
     }
 
     #[test]
-    fn a_lone_packet_now_and_then_waits_for_nothing() {
+    fn a_lone_packet_waits_for_nothing_however_often_it_comes() {
         assert_eq!(pauses(Duration::from_millis(1), 1), 0);
+        assert_eq!(pauses(Duration::from_micros(50), 1), 0);
     }
 
     #[test]

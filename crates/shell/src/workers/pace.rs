@@ -9,7 +9,7 @@ const SMALL_TURN: usize = 32;
 const STEADY: Duration = Duration::from_micros(200);
 /// How long it then lets packets gather: enough for a handful at the rate of a fast peer that sends
 /// one datagram per system call, and small beside what such a peer's own loop adds.
-const PAUSE: Duration = Duration::from_micros(200);
+const PAUSE: Duration = Duration::from_micros(250);
 
 /// Decides after each turn whether to pause before the next.
 ///

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 const SMALL_TURN: usize = 32;
 /// A worker that is woken again this soon is under a steady trickle.
 const STEADY: Duration = Duration::from_micros(200);
-/// How long it then lets packets gather: enough for a handful at the rate of a fast peer that sends
-/// one datagram per system call, and small beside what such a peer's own loop adds.
+/// How long it then lets packets gather: a dozen or so at the rate of a fast peer that sends one
+/// datagram per system call. Longer costs such peers latency, shorter costs the processor.
 const PAUSE: Duration = Duration::from_micros(250);
 
 /// Decides after each turn whether to pause before the next.

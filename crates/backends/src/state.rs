@@ -163,14 +163,22 @@ impl StateDir {
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", std::process::id()))
             .map_err(io("cannot write the lock"))?;
-        Ok(StateLock { _file: file })
+        Ok(StateLock { file })
     }
 }
 
 /// The claim of a running server on its state folder.
 #[derive(Debug)]
 pub struct StateLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for StateLock {
+    /// Gives the claim back at once. Closing the file alone would not while a child that has not
+    /// yet reached `exec` holds a copy of it.
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
+    }
 }
 
 fn make_private(path: &Path) -> io::Result<()> {
@@ -233,6 +241,18 @@ mod tests {
             "{second}"
         );
         drop(first);
+        state.lock().unwrap();
+    }
+
+    #[test]
+    fn the_claim_ends_with_its_holder_whoever_still_has_a_copy_of_the_file() {
+        let scratch = Scratch::new();
+        let state = scratch.state();
+
+        let first = state.lock().unwrap();
+        let _inherited = first.file.try_clone().unwrap();
+        drop(first);
+
         state.lock().unwrap();
     }
 }

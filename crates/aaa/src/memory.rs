@@ -100,7 +100,7 @@ impl State {
             return Err(DenyReason::BackendUnavailable);
         }
         let (name, device) = match credentials {
-            Credentials::Password { user, password } => {
+            Credentials::Password { user, password, .. } => {
                 let known = self.users.get(user).and_then(|user| user.password.as_deref());
                 if known != Some(password.expose()) {
                     return Err(DenyReason::BadCredentials);
@@ -164,7 +164,7 @@ mod tests {
     }
 
     fn password(user: &str, password: &str) -> Credentials {
-        Credentials::Password { user: user.into(), password: Secret::new(password) }
+        Credentials::Password { user: user.into(), password: Secret::new(password), response: None }
     }
 
     fn certificate(leaf: &[u8]) -> Credentials {

@@ -48,7 +48,7 @@ impl Authenticator for LocalAuthenticator {
         Box::pin(async move {
             let judge = Arc::clone(&self.judge);
             let verdict = match credentials {
-                Credentials::Password { user, password } => {
+                Credentials::Password { user, password, .. } => {
                     let hashing = Arc::clone(&self.hashing);
                     let permit = hashing.acquire_owned().await.expect("it is never closed");
                     let source = context.remote;

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use zeroize::Zeroize;
 
 /// A future without a name.
@@ -44,6 +45,29 @@ pub enum Credentials {
         user: String,
         /// The password.
         password: Secret,
+        /// What the user answered to a question that the profile asks (OpenVPN's
+        /// `static-challenge`): a one-time code, say.
+        response: Option<Secret>,
+    },
+    /// The reply to [`Verdict::Challenge`].
+    Response {
+        /// The user's name as the peer sent it.
+        user: String,
+        /// The challenge's, unchanged.
+        state: Vec<u8>,
+        /// What the user typed.
+        response: Secret,
+    },
+    /// A user who proved who they are before, with a token that we gave them: only what they may
+    /// do now is asked.
+    Known {
+        /// The user's name in the user list.
+        user: String,
+    },
+    /// Asks again after [`Verdict::Pending`], and waits for the decision.
+    Pending {
+        /// The verdict's.
+        ticket: u64,
     },
     /// A certificate chain (DER, leaf first) whose signature and validity the caller has verified.
     Certificate {
@@ -58,8 +82,32 @@ pub enum Credentials {
 pub enum Verdict {
     /// Come in.
     Grant(Box<Grant>),
+    /// One more question: tell the user, and come back with [`Credentials::Response`].
+    Challenge {
+        /// For the authenticator to recognise the reply by.
+        state: Vec<u8>,
+        /// What the user is asked.
+        prompt: String,
+        /// Whether what they type may be shown.
+        echo: bool,
+    },
+    /// Somebody decides elsewhere; ask again with [`Credentials::Pending`].
+    Pending {
+        /// Which decision.
+        ticket: u64,
+        /// How long that may take.
+        timeout: Duration,
+        /// What the peer is told meanwhile, in its protocol's own words
+        /// (OpenVPN: `WEB_AUTH::https://…`, `CR_TEXT:…`).
+        info: Option<String>,
+    },
     /// Stay out.
     Deny(DenyReason),
+    /// Stay out, for a reason that a person wrote.
+    Refuse {
+        /// What the peer is told; free of control characters.
+        reason: String,
+    },
 }
 
 /// What an authenticated user may have.
@@ -75,6 +123,12 @@ pub struct Grant {
     pub fixed_addresses: Vec<IpAddr>,
     /// The session ends after this long.
     pub session_limit: Option<Duration>,
+    /// The session ends after so long without a packet.
+    pub idle_limit: Option<Duration>,
+    /// Subnets behind the user's devices (OpenVPN's `iroute`).
+    pub behind: Vec<IpNet>,
+    /// Options for the user's OpenVPN clients, besides the network's own.
+    pub openvpn_options: Vec<String>,
 }
 
 /// Why not.

@@ -55,6 +55,18 @@ pub struct Plug {
     pub prefixes: Vec<IpNet>,
     /// The largest IP packet it carries.
     pub mtu: u16,
+    /// Whether it carries packets or frames.
+    pub layer: Layer,
+}
+
+/// What a port carries.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum Layer {
+    /// IP packets.
+    #[default]
+    Ip,
+    /// Ethernet frames: the port is on the network's segment.
+    Ethernet,
 }
 
 /// What the fabric needs to know of a packet.
@@ -77,6 +89,8 @@ pub enum Verdict {
     Port(PortId),
     /// The host: write it to the TUN device.
     Host,
+    /// Every other port and the host, as the fabric's broadcast relay lists them.
+    Flood,
     /// Nowhere.
     Discard(Discard),
 }
@@ -96,6 +110,10 @@ pub struct AttachRequest {
     pub is_unique: bool,
     /// Addresses fixed by the grant.
     pub fixed: Vec<IpAddr>,
+    /// Subnets behind the member, from the grant: sent to it, and it may send from them.
+    pub behind: Vec<IpNet>,
+    /// Whether the member carries packets or frames.
+    pub layer: Layer,
     /// Where the peer is.
     pub remote: IpAddr,
     /// The largest packet the peer said it carries, if it said so.

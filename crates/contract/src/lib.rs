@@ -28,11 +28,11 @@ pub use engine::{
     Output, SessionFacts, TerminateCause, Transmit,
 };
 pub use hub::{
-    AttachRequest, DnsSettings, Fabric, FabricOp, Lease, Network, NoLease, PacketHead, Plug,
+    AttachRequest, DnsSettings, Fabric, FabricOp, Layer, Lease, Network, NoLease, PacketHead, Plug,
     Verdict,
 };
 pub use path::{Carrier, HOST_PORT, Path, PortId, SessionId, SocketId, StreamId, Via};
-pub use tunnel::{ContentKind, Discard, Frame, Opened, Tunnel, TunnelKey};
+pub use tunnel::{ContentKind, Discard, Frame, Opened, Tunnel, TunnelKey, Unpacked};
 
 /// Seconds since 1970 as the shell last read them: engines check certificates against this,
 /// never against a clock of their own.

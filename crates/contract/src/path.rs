@@ -12,7 +12,7 @@ pub struct PortId(pub u32);
 /// The host's own port: what the TUN device is plugged into.
 pub const HOST_PORT: PortId = PortId(0);
 
-/// A TCP connection or TLS session owned by the shell.
+/// A TCP connection, or what is inside TLS on one; numbers are never used twice in one run.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct StreamId(pub u64);
 
@@ -40,6 +40,9 @@ pub struct Path {
 pub enum Carrier {
     /// UDP, through this socket.
     Udp(SocketId),
+    /// A TCP connection that a worker owns: each message has its length in front, as the carrier's
+    /// protocol frames it. A peer on a stream never moves to another path.
+    Stream(StreamId),
     /// ESP (50) or GRE (47) directly on IP.
     Ip {
         /// The IP protocol number.

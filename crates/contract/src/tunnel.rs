@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::path::{Carrier, StreamId};
+
 /// One set of keys and counters, as the fast path uses it.
 ///
 /// `&self` because any worker may use it for any packet: counters and replay windows are atomic,
@@ -26,6 +28,30 @@ pub trait Tunnel: std::fmt::Debug + Send + Sync {
     ///
     /// Fails if the datagram is malformed, forged or replayed.
     fn open<'b>(&self, datagram: &'b mut [u8]) -> Result<Opened<'b>, Discard>;
+
+    /// Unpacks what [`open`](Self::open) returned as [`Opened::Packed`] into `out`: expands what
+    /// is compressed, joins what is fragmented. Returns what it is and its length; no content
+    /// ([`Unpacked::Nothing`]) if more fragments are needed.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the content is malformed, or larger than `out`.
+    fn unpack(&self, _packed: &[u8], _out: &mut [u8]) -> Result<Unpacked, Discard> {
+        Err(Discard::Malformed)
+    }
+}
+
+/// What [`Tunnel::unpack`] made; the number is how many bytes of the room are content.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Unpacked {
+    /// An IP packet.
+    Packet(usize),
+    /// An Ethernet frame.
+    Frame(usize),
+    /// A message for the engine.
+    Control(usize),
+    /// Nothing yet, or nothing but a keep-alive.
+    Nothing,
 }
 
 /// The bytes a tunnel puts around its content.
@@ -42,6 +68,8 @@ pub struct Frame {
 pub enum ContentKind {
     /// An IP packet from the hub.
     Packet,
+    /// An Ethernet frame of the network's segment, without preamble and check sequence.
+    Frame,
     /// A message of the engine: LCP, OpenVPN ping.
     Control,
     /// What another tunnel sealed: L2TP on its way into ESP.
@@ -53,6 +81,11 @@ pub enum ContentKind {
 pub enum Opened<'b> {
     /// An IP packet for the hub.
     Packet(&'b mut [u8]),
+    /// An Ethernet frame for the network's segment.
+    Frame(&'b mut [u8]),
+    /// Compressed or fragmented content, which does not fit where it is: for
+    /// [`Tunnel::unpack`]. Already authentic and not a replay.
+    Packed(&'b mut [u8]),
     /// A message for the engine.
     Control(&'b mut [u8]),
     /// Another encapsulation under its own key.
@@ -96,6 +129,18 @@ pub enum TunnelKey {
         remote: SocketAddr,
         /// 3-bit key id.
         key_id: u8,
+    },
+    /// OpenVPN over TCP: the stream belongs to one peer, whatever its packets say.
+    OpenVpnStream {
+        /// Which stream.
+        stream: StreamId,
+        /// 3-bit key id.
+        key_id: u8,
+    },
+    /// OpenVPN with a static key: packets have no head at all, so the carrier says it all.
+    OpenVpnStatic {
+        /// What they arrive on.
+        carrier: Carrier,
     },
     /// The receiver index of a WireGuard transport message.
     WireGuard {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use contract::{AttachRequest, Lease, Network, NoLease, PortId};
+use contract::{AttachRequest, Layer, Lease, Network, NoLease, PortId};
 
 use crate::{Forgetful, HubNetwork, NetworkSettings};
 
@@ -65,6 +65,8 @@ fn request(choice: u8, is_fixed: bool) -> AttachRequest {
         device: format!("device{}", (choice >> 2) % 4),
         is_unique: false,
         fixed: fixed.filter(|_| is_fixed).into_iter().collect(),
+        behind: Vec::new(),
+        layer: Layer::Ip,
         remote: IpAddr::V4(Ipv4Addr::LOCALHOST),
         mtu: None,
     }

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use contract::{AttachRequest, DnsSettings, Lease, Network, NoLease, Plug, PortId};
+use contract::{AttachRequest, DnsSettings, Layer, Lease, Network, NoLease, Plug, PortId};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::memory::LeaseMemory;
@@ -90,6 +90,10 @@ pub struct Member {
     pub remote: IpAddr,
     /// The largest IP packet it carries.
     pub mtu: u16,
+    /// Subnets behind it.
+    pub behind: Vec<IpNet>,
+    /// Whether it carries packets or frames.
+    pub layer: Layer,
 }
 
 impl Member {
@@ -159,8 +163,8 @@ impl HubNetwork {
     pub fn plug(&self, port: PortId) -> Option<Plug> {
         let state = self.lock();
         let member = &state.members.get(&port)?.member;
-        let prefixes = member.addresses().map(IpNet::from).collect();
-        Some(Plug { port, prefixes, mtu: member.mtu })
+        let prefixes = member.addresses().map(IpNet::from).chain(member.behind.clone()).collect();
+        Some(Plug { port, prefixes, mtu: member.mtu, layer: member.layer })
     }
 
     /// The ports that lost their place to a newer session of the same device since the last call;
@@ -265,6 +269,8 @@ impl State {
             ipv6,
             remote: request.remote,
             mtu,
+            behind: request.behind.clone(),
+            layer: request.layer,
         };
         self.live.extend(member.addresses().map(|address| (address, port)));
         self.members.insert(port, Place { member, holder });

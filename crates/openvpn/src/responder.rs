@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use contract::{
     Answer, Ask, AskId, AttachRequest, AuthVerdict, Credentials, DenyReason, Event, Fatal, Grant,
-    Lease, NoLease, TerminateCause,
+    Layer, Lease, NoLease, TerminateCause,
 };
 use crypto::digest::Hash;
 use rustls::ServerConfig;
@@ -204,7 +204,8 @@ impl Responder {
         certificate: Option<Box<Grant>>,
     ) {
         let (user, password) = (record.user.clone(), record.password.clone());
-        let ask = core.ask(Ask::Authenticate(Credentials::Password { user, password }));
+        let ask =
+            core.ask(Ask::Authenticate(Credentials::Password { user, password, response: None }));
         self.login = Some(Login { key_id, record, ask, step: Step::Password { certificate } });
     }
 
@@ -291,6 +292,8 @@ impl Responder {
                     device: if device.is_empty() { "openvpn".to_owned() } else { device },
                     is_unique: self.client.hardware.is_some(),
                     fixed: grant.fixed_addresses.clone(),
+                    behind: grant.behind.clone(),
+                    layer: Layer::Ip,
                     remote: core.path.remote.ip(),
                     mtu: self.client.mtu,
                 }));

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use backends::{StateDir, random_bytes};
 use contract::{
-    Answer, Ask, Carrier, Command, Event, FabricOp, Farewell, Fatal, Input, Lease, Path, Plug,
-    PortId, Secret, SessionFacts, SocketId, TerminateCause, Via, WallClock,
+    Answer, Ask, Carrier, Command, Event, FabricOp, Farewell, Fatal, Input, Layer, Lease, Path,
+    Plug, PortId, Secret, SessionFacts, SocketId, TerminateCause, Via, WallClock,
 };
 use dataplane::SocketKind;
 use host::{ClientHost, ClientPlan, Journal};
@@ -449,7 +449,8 @@ impl Client {
         lease.redirect4 |= self.profile.redirect.0;
         lease.redirect6 |= self.profile.redirect.1;
         connection.lease = Some(lease.clone());
-        let plug = Plug { port: connection.port, prefixes: Vec::new(), mtu: lease.mtu };
+        let plug =
+            Plug { port: connection.port, prefixes: Vec::new(), mtu: lease.mtu, layer: Layer::Ip };
         let epoch = self.workers.submit(vec![WorkerOp::Fabric(FabricOp::Plug(plug))]);
         connection.pump.wait_for(epoch);
 

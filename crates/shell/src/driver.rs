@@ -369,7 +369,7 @@ where
     fn is_closing(&self, path: Path) -> bool {
         let is_socket_closing = match path.carrier {
             Carrier::Udp(socket) => self.closing.contains(&socket),
-            Carrier::Ip { .. } => false,
+            Carrier::Stream(_) | Carrier::Ip { .. } => false,
         };
         self.stopping.is_some() || is_socket_closing
     }

@@ -568,7 +568,7 @@ async fn route_events(server: std::sync::Weak<Inner>, mut heard: mpsc::Receiver<
             let is_known = match &event {
                 WorkerEvent::Datagram { path, .. } => match path.carrier {
                     Carrier::Udp(socket) => routes.sockets.contains(&socket),
-                    Carrier::Ip { .. } => false,
+                    Carrier::Stream(_) | Carrier::Ip { .. } => false,
                 },
                 _ => true,
             };

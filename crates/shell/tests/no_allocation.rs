@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use contract::{
-    Carrier, ContentKind, DataPlaneOp, Discard, Exit, FabricOp, Path, Plug, PortId, SocketId,
-    Tunnel, TunnelKey, Via,
+    Carrier, ContentKind, DataPlaneOp, Discard, Exit, FabricOp, Layer, Path, Plug, PortId,
+    SocketId, Tunnel, TunnelKey, Via,
 };
 use crypto::digest::Hash;
 use dataplane::{
@@ -138,7 +138,12 @@ fn worker() -> Worker<Switch> {
             tunnel,
         }));
         worker.apply(Op::DataPlane(DataPlaneOp::SendVia { port, exit: Exit::Tunnel(key) }));
-        worker.apply(Op::Fabric(FabricOp::Plug(Plug { port, prefixes, mtu: 1420 })));
+        worker.apply(Op::Fabric(FabricOp::Plug(Plug {
+            port,
+            prefixes,
+            mtu: 1420,
+            layer: Layer::Ip,
+        })));
     }
     worker
 }

@@ -153,7 +153,9 @@ impl Ledger {
             Opened::Packet(packet) => Content::Packet(packet.to_vec()),
             Opened::Control(message) => Content::Control(message.to_vec()),
             Opened::KeepAlive => Content::Nothing,
-            Opened::Inner(..) => return Err(Discard::Malformed),
+            Opened::Inner(..) | Opened::Frame(_) | Opened::Packed(_) => {
+                return Err(Discard::Malformed);
+            }
         };
         Ok(Arrived { port, content, roamed })
     }

@@ -53,7 +53,7 @@ impl Bench {
 
     async fn password(&self, user: &str, password: &str) -> Result<Grant, DenyReason> {
         let password = Secret::new(password);
-        self.ask(Credentials::Password { user: user.to_owned(), password }).await
+        self.ask(Credentials::Password { user: user.to_owned(), password, response: None }).await
     }
 
     /// Issues a certificate; returns its serial number and DER form.

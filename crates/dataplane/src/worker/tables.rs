@@ -183,6 +183,7 @@ impl<F: Fabric> Tables<F> {
             Opened::Packet(packet) => self.forward(entry, packet, coalescer, sinks),
             Opened::Control(bytes) => sinks.outside.punt(Punt::Control { port: entry.port, bytes }),
             Opened::Inner(..) => Err(Discard::Malformed), // no protocol nests twice
+            Opened::Frame(_) | Opened::Packed(_) => Err(Discard::Malformed),
             Opened::KeepAlive => Ok(()),
         }
     }
@@ -210,6 +211,7 @@ impl<F: Fabric> Tables<F> {
         let to = match verdict {
             Verdict::Host => HOST_PORT,
             Verdict::Port(to) => to,
+            Verdict::Flood => return Err(Discard::Multicast),
             Verdict::Discard(discard) => return Err(discard),
         };
         entry.counters.received(1, packet.len() as u64);
@@ -247,6 +249,7 @@ impl<F: Fabric> Tables<F> {
         let to = match self.fabric.forward(HOST_PORT, &packet_head(&head, largest)) {
             Verdict::Port(to) => to,
             Verdict::Host => return Err(Discard::NoRoute), // where it came from
+            Verdict::Flood => return Err(Discard::Multicast),
             Verdict::Discard(discard) => return Err(discard),
         };
         let mtu = self.fabric.mtu(to);

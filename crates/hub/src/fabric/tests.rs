@@ -17,7 +17,7 @@ fn switch() -> Switch {
 
 fn plug(fabric: &mut impl Fabric, port: PortId, prefixes: &[&str]) {
     let prefixes = prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect();
-    fabric.apply(&FabricOp::Plug(Plug { port, prefixes, mtu: 1400 }));
+    fabric.apply(&FabricOp::Plug(Plug { port, prefixes, mtu: 1400, layer: contract::Layer::Ip }));
 }
 
 fn send(fabric: &impl Fabric, from: PortId, source: &str, destination: &str) -> Verdict {

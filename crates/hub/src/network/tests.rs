@@ -52,6 +52,8 @@ fn request(user: &str, device: &str) -> AttachRequest {
         device: device.into(),
         is_unique: false,
         fixed: Vec::new(),
+        behind: Vec::new(),
+        layer: Layer::Ip,
         remote: "192.0.2.7".parse().unwrap(),
         mtu: None,
     }

@@ -286,7 +286,7 @@ fn judge(deny: Option<DenyReason>, ask: &Ask) -> Answer {
             assert_eq!(chain.len(), 1);
             grant(Some("serial"))
         }
-        Ask::Authenticate(Credentials::Password { user, password }) => {
+        Ask::Authenticate(Credentials::Password { user, password, .. }) => {
             if user == "ann" && password.expose() == b"secret" {
                 grant(None)
             } else {

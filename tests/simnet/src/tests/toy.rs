@@ -293,6 +293,8 @@ impl Acceptor for Door {
             device: String::new(),
             is_unique: false,
             fixed: Vec::new(),
+            behind: Vec::new(),
+            layer: contract::Layer::Ip,
             remote: arrival.path.remote.ip(),
             mtu: None,
         };

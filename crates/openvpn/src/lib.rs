@@ -37,7 +37,10 @@ pub use cipher::{Cipher, digest_name, digest_named};
 pub use data::{DataKeys, DataTunnel};
 pub use initiator::InitiatorConfig;
 pub use packet::{KeyId, NO_PEER_ID, Opcode};
-pub use profile::{Family, Login, Profile, ProfileError, ReadFile, Remote};
+pub use profile::{
+    DIRECTIVES, Directive, Family, Login, Profile, ProfileError, ReadFile, Remote, Standing,
+    directives_page,
+};
 pub use responder::{AuthMode, ResponderConfig};
 pub use session::Session;
 pub use static_key::{BadStaticKey, STATIC_KEY_LEN, StaticKey};

@@ -1,10 +1,12 @@
 //! Client profiles (`.ovpn`): from text to a [`Profile`] that can be connected with.
 //!
-//! Every directive is supported, known to be harmless here, or refused by name and line. One that
-//! would weaken security is always refused: a profile must not be able to talk us out of it.
+//! Every directive is supported, known to be harmless here, or refused by name and line
+//! ([`DIRECTIVES`] says which). One that would weaken security is always refused: a profile must
+//! not be able to talk us out of it.
 
 mod directive;
 mod lines;
+mod table;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,6 +22,7 @@ use crate::static_key::StaticKey;
 use crate::wrap::Protection;
 
 pub(crate) use lines::Line;
+pub use table::{DIRECTIVES, Directive, Standing, directives_page};
 
 /// What a profile says.
 #[derive(Debug)]

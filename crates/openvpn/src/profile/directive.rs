@@ -7,110 +7,10 @@ use contract::Secret;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use pki::NameRule;
 
+use super::table::{self, Standing};
 use super::{Block, Draft, DraftRemote, Line, Login, ProfileError, Proto, ReadFile};
 use crate::cipher::{Cipher, digest_named};
 use crate::static_key::StaticKey;
-
-/// Settings that change nothing here, or only what is always done this way.
-const HARMLESS: &[&str] = &[
-    "client",
-    "tls-client",
-    "pull",
-    "nobind",
-    "bind",
-    "float",
-    "persist-key",
-    "persist-tun",
-    "persist-local-ip",
-    "persist-remote-ip",
-    "resolv-retry",
-    "verb",
-    "mute",
-    "mute-replay-warnings",
-    "nice",
-    "fast-io",
-    "explicit-exit-notify",
-    "auth-nocache",
-    "tls-exit",
-    "push-peer-info",
-    "replay-window",
-    "ncp-disable",
-    "disable-dco",
-    "comp-noadapt",
-    "register-dns",
-    "block-outside-dns",
-    "route-method",
-    "route-delay",
-    "ip-win32",
-    "dhcp-renew",
-    "dhcp-release",
-    "win-sys",
-    "windows-driver",
-    "machine-readable-output",
-    "suppress-timestamps",
-    "errors-to-stderr",
-    "tun-ipv6",
-    "rcvbuf",
-    "sndbuf",
-    "mtu-disc",
-    "mssfix",
-    "link-mtu",
-    "tun-mtu-extra",
-    "mtu-test",
-    "topology",
-    "ping-timer-rem",
-    "setenv-safe",
-    "echo",
-    "disable-occ",
-    "opt-verify",
-    "remap-usr1",
-    "allow-recursive-routing",
-    "tls-cipher",
-    "tls-ciphersuites",
-    "tls-groups",
-    "ecdh-curve",
-    "dh",
-    "auth-retry",
-    "max-packet-size",
-    "route-metric",
-    "txqueuelen",
-    "service",
-    "show-net-up",
-    "prng",
-    "tls-timeout",
-    "tran-window",
-    "providers",
-    "status",
-    "status-version",
-    "log",
-    "log-append",
-    "syslog",
-    "daemon",
-    "writepid",
-    "reneg-bytes",
-    "reneg-pkts",
-];
-
-/// What a profile must not be able to ask for.
-const DANGEROUS: &[(&str, &str)] = &[
-    ("script-security", "profiles run no programs here; remove the line"),
-    ("up", "profiles run no programs here; remove the line"),
-    ("down", "profiles run no programs here; remove the line"),
-    ("route-up", "profiles run no programs here; remove the line"),
-    ("route-pre-down", "profiles run no programs here; remove the line"),
-    ("ipchange", "profiles run no programs here; remove the line"),
-    ("tls-verify", "profiles run no programs here; remove the line"),
-    ("dns-updown", "profiles run no programs here; remove the line"),
-    ("plugin", "profiles load no code here; remove the line"),
-    ("engine", "profiles load no code here; remove the line"),
-    ("iproute", "profiles run no programs here; remove the line"),
-    ("no-replay", "it would switch off replay protection"),
-    ("no-iv", "it would weaken the encryption"),
-    ("allow-deprecated-insecure-static-crypto", "it would give up forward secrecy"),
-    ("allow-compression", "compression leaks what is encrypted (VORACLE)"),
-    ("comp-lzo", "compression leaks what is encrypted (VORACLE); ask for a profile without it"),
-    ("compress", "compression leaks what is encrypted (VORACLE); ask for a profile without it"),
-];
 
 /// Obeys one line.
 pub(super) fn apply(
@@ -220,33 +120,68 @@ pub(super) fn apply(
             draft.redirect.1 |= line.words.iter().any(|word| word == "ipv6");
         }
         "ignore-unknown-option" => draft.ignorable.extend(line.words.iter().cloned()),
-        "setenv" => {
-            if line.word(0) == Some("opt") {
-                draft.notes.push(format!(
-                    "line {}: optional \"{}\" ignored",
-                    line.number,
-                    line.word(1).unwrap_or_default()
-                ));
-            }
-        }
+        "setenv" if line.word(0) == Some("opt") => return optional(draft, line, read),
+        "setenv" => {}
+        "connection" => return Err(line.error("is a block: <connection> … </connection>")),
         _ => return other(draft, line),
     }
     Ok(())
 }
 
+/// A line that is not obeyed.
 fn other(draft: &mut Draft, line: &Line) -> Result<(), ProfileError> {
     let name = line.name.as_str();
-    if HARMLESS.contains(&name) {
-        return Ok(());
-    }
-    if let Some((_, why)) = DANGEROUS.iter().find(|(known, _)| *known == name) {
-        return Err(line.error(format_args!("refused: {why}")));
-    }
-    if draft.ignorable.iter().any(|known| known == name) {
+    let known = table::find(name);
+    let (standing, note) = known.map_or((Standing::Unsupported, ""), |it| (it.standing, it.note));
+    let may_be_unknown = matches!(standing, Standing::Unsupported | Standing::Server)
+        && draft.ignorable.iter().any(|known| known == name);
+    if may_be_unknown {
         draft.notes.push(format!("line {}: {name} ignored, as the profile allows", line.number));
         return Ok(());
     }
-    Err(line.error("not supported; remove the line if the server does not need it"))
+    match standing {
+        Standing::Moot => Ok(()),
+        Standing::Ignored => {
+            draft.notes.push(format!("line {}: {name} ignored: {note}", line.number));
+            Ok(())
+        }
+        Standing::Dangerous => Err(line.error(format_args!("refused: {note}"))),
+        Standing::Server => Err(line.error("only a server has this; remove the line")),
+        Standing::Command => Err(line.error("is a command, not a setting; remove the line")),
+        Standing::Unsupported if !note.is_empty() => {
+            Err(line.error(format_args!("not supported: {note}")))
+        }
+        Standing::Unsupported | Standing::Obeyed => {
+            Err(line.error("not supported; remove the line if the server does not need it"))
+        }
+    }
+}
+
+/// `setenv opt NAME …`: obeyed if it is known, whatever it is called by.
+fn optional(draft: &mut Draft, line: &Line, read: ReadFile<'_>) -> Result<(), ProfileError> {
+    let Some((name, words)) = line.words.get(1..).and_then(<[String]>::split_first) else {
+        return Err(line.error("opt needs a directive"));
+    };
+    let name = name.strip_prefix("--").unwrap_or(name);
+    // One step only: an option inside an option is nothing that anybody has.
+    if name == "setenv" {
+        return Err(line.error("opt cannot hold another setenv"));
+    }
+    match table::find(name).map(|known| known.standing) {
+        None | Some(Standing::Unsupported | Standing::Server) => {
+            draft.notes.push(format!("line {}: optional \"{name}\" ignored", line.number));
+            Ok(())
+        }
+        Some(_) => {
+            let inner = Line {
+                number: line.number,
+                name: name.to_owned(),
+                words: words.to_vec(),
+                block: None,
+            };
+            apply(draft, &inner, read)
+        }
+    }
 }
 
 /// What stands in a `<connection>` block holds for its remotes only.

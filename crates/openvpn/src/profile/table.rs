@@ -1,0 +1,445 @@
+//! Every directive of OpenVPN, and what becomes of it in a client profile: one line each.
+//!
+//! `docs/openvpn-directives.md` is generated from this table (see `tests/directives.rs`). To
+//! support one more directive, obey it in `directive.rs` and change the first word of its line.
+
+use std::fmt::Write as _;
+
+/// One directive.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Directive {
+    /// Its name, without dashes.
+    pub name: &'static str,
+    /// What becomes of it.
+    pub standing: Standing,
+    /// Which forms of it, why not, or what to use instead; may be empty.
+    pub note: &'static str,
+}
+
+/// What becomes of a directive in a client profile.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Standing {
+    /// It is obeyed.
+    Obeyed,
+    /// It changes nothing: what it asks for is done anyway, or means nothing here.
+    Moot,
+    /// It is not obeyed, which harms nobody but is noted.
+    Ignored,
+    /// It is refused, unless the profile itself says that it may be unknown.
+    Unsupported,
+    /// It is always refused: a profile must not be able to ask for that.
+    Dangerous,
+    /// It is refused: only a server has it.
+    Server,
+    /// It is refused: it is an order to the program, not a setting.
+    Command,
+}
+
+impl Standing {
+    /// In a word or two, for the list of directives.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Obeyed => "supported",
+            Self::Moot => "nothing to do",
+            Self::Ignored => "ignored, noted",
+            Self::Unsupported => "refused: not supported",
+            Self::Dangerous => "refused: dangerous",
+            Self::Server => "refused: a server's",
+            Self::Command => "refused: a command",
+        }
+    }
+}
+
+/// The directive of this name.
+pub(crate) fn find(name: &str) -> Option<&'static Directive> {
+    let at = DIRECTIVES.binary_search_by_key(&name, |directive| directive.name).ok()?;
+    DIRECTIVES.get(at)
+}
+
+/// The page of the documentation that lists them all, in Markdown.
+#[must_use]
+pub fn directives_page() -> String {
+    let mut page = String::from(HEAD);
+    for Directive { name, standing, note } in DIRECTIVES {
+        let note = note.replace('|', "\\|");
+        writeln!(page, "| `{name}` | {} | {note} |", standing.word())
+            .expect("writing into a String does not fail");
+    }
+    page
+}
+
+const HEAD: &str = "\
+# OpenVPN's directives
+
+What `warren connect` does with every directive in a profile. The list is generated from the table
+that the program itself uses (`crates/openvpn/src/profile/table.rs`), and a test fails if the two
+differ.
+
+- **supported**: obeyed as OpenVPN obeys it, in the forms named.
+- **nothing to do**: what it asks for is done anyway, or means nothing here. Accepted silently.
+- **ignored, noted**: not obeyed, which harms nobody; a note says so on the terminal.
+- **refused**: the profile is not used; the message names the line and the directive. One that is
+  merely not supported is noted instead if the profile says `ignore-unknown-option NAME` or
+  `setenv opt NAME …`; one that is dangerous never is.
+
+For a server's directives, the last column names what takes their place in Warren, if anything does.
+
+| directive | in a profile | |
+|---|---|---|
+";
+
+const fn obeyed(name: &'static str, note: &'static str) -> Directive {
+    Directive { name, standing: Standing::Obeyed, note }
+}
+
+const fn moot(name: &'static str, note: &'static str) -> Directive {
+    Directive { name, standing: Standing::Moot, note }
+}
+
+const fn ignored(name: &'static str, note: &'static str) -> Directive {
+    Directive { name, standing: Standing::Ignored, note }
+}
+
+const fn unsupported(name: &'static str, note: &'static str) -> Directive {
+    Directive { name, standing: Standing::Unsupported, note }
+}
+
+const fn dangerous(name: &'static str, note: &'static str) -> Directive {
+    Directive { name, standing: Standing::Dangerous, note }
+}
+
+const fn server(name: &'static str, note: &'static str) -> Directive {
+    Directive { name, standing: Standing::Server, note }
+}
+
+const fn command(name: &'static str) -> Directive {
+    Directive { name, standing: Standing::Command, note: "" }
+}
+
+/// All of them, by name.
+pub const DIRECTIVES: &[Directive] = &[
+    dangerous("allow-compression", "compression leaks what is encrypted (VORACLE)"),
+    dangerous("allow-deprecated-insecure-static-crypto", "it would give up forward secrecy"),
+    moot("allow-nonadmin", "Windows only, and obsolete there"),
+    unsupported("allow-pull-fqdn", "names in pushed routes are not looked up"),
+    moot("allow-recursive-routing", "packets to the server never go through its own tunnel"),
+    unsupported("askpass", "encrypted private keys are not supported"),
+    obeyed("auth", "SHA1, SHA256 or SHA512"),
+    server("auth-gen-token", ""),
+    server("auth-gen-token-secret", ""),
+    moot("auth-nocache", "the password is kept in memory only, and wiped at the end"),
+    ignored("auth-retry", "after a refusal the user is asked again only by a new `warren connect`"),
+    unsupported("auth-token", "tokens are taken from the server only"),
+    unsupported("auth-token-user", "tokens are taken from the server only"),
+    obeyed("auth-user-pass", "asked for, from a file, or inline"),
+    server("auth-user-pass-optional", ""),
+    server("auth-user-pass-verify", "users are in the user list: `warren user`"),
+    server("bcast-buffers", ""),
+    moot("bind", "see lport"),
+    unsupported("bind-dev", "the route to the server decides on the interface"),
+    ignored("block-ipv6", "the server's redirect flags decide on IPv6"),
+    ignored("block-outside-dns", "with all traffic in the tunnel, name queries are in it, too"),
+    obeyed("ca", "PEM, inline or a file"),
+    unsupported("capath", "use ca"),
+    server("ccd-exclusive", ""),
+    unsupported("cd", "paths are relative to the profile's folder"),
+    obeyed("cert", "PEM, inline or a file"),
+    ignored("chroot", "how Warren runs is not the profile's business"),
+    obeyed("cipher", "as data-ciphers-fallback"),
+    moot("client", "a profile is always a client's"),
+    server("client-cert-not-required", "`doors.openvpn.auth = \"password\"`"),
+    server("client-config-dir", "`warren user address`"),
+    server("client-connect", "no programs are run"),
+    server("client-crresponse", "no programs are run"),
+    server("client-disconnect", "no programs are run"),
+    unsupported("client-nat", "addresses inside the tunnel are not translated"),
+    server("client-to-client", "`network.client_to_client`"),
+    dangerous(
+        "comp-lzo",
+        "compression leaks what is encrypted (VORACLE); ask for a profile without it",
+    ),
+    moot("comp-noadapt", "nothing is compressed"),
+    obeyed("compat-mode", "before 2.6.0: nothing newer is offered"),
+    server("compat-names", ""),
+    dangerous(
+        "compress",
+        "compression leaks what is encrypted (VORACLE); ask for a profile without it",
+    ),
+    command("config"),
+    server("connect-freq", "`doors.openvpn.handshakes_per_second`"),
+    server("connect-freq-initial", "`doors.openvpn.handshakes_per_second`"),
+    obeyed("connect-retry", "first and longest wait"),
+    obeyed("connect-retry-max", ""),
+    obeyed("connect-timeout", "as server-poll-timeout"),
+    obeyed("connection", "a block: remote, proto and port inside hold for it alone"),
+    obeyed("crl-verify", "PEM, inline or a file"),
+    unsupported("cryptoapicert", "Windows only"),
+    moot("daemon", "how Warren runs is not the profile's business"),
+    obeyed("data-ciphers", "AES-GCM, ChaCha20-Poly1305, AES-CBC; ?NAME and DEFAULT as in OpenVPN"),
+    obeyed("data-ciphers-fallback", "for servers that do not negotiate"),
+    obeyed("dev", "tun, or a device's name"),
+    unsupported("dev-node", "Windows and macOS only"),
+    obeyed("dev-type", "tun"),
+    moot("dh", "a server's, and long obsolete"),
+    unsupported("dhcp-internal", "Windows only, and OpenVPN's own"),
+    unsupported("dhcp-option", "set resolvers on the server"),
+    moot("dhcp-pre-release", "Windows only"),
+    moot("dhcp-release", "Windows only"),
+    moot("dhcp-renew", "Windows only"),
+    server("disable", "`warren user disable`"),
+    moot("disable-dco", "packets are handled in this process"),
+    moot("disable-occ", "options strings are compared by nobody"),
+    unsupported("dns", "set resolvers on the server"),
+    dangerous("dns-updown", "profiles run no programs here; remove the line"),
+    dangerous("down", "profiles run no programs here; remove the line"),
+    dangerous("down-pre", "profiles run no programs here; remove the line"),
+    server("duplicate-cn", "every device has a session of its own"),
+    moot("ecdh-curve", "TLS chooses among X25519, P-256 and P-384"),
+    moot("echo", "for OpenVPN's user interfaces"),
+    dangerous("engine", "profiles load no code here; remove the line"),
+    moot("errors-to-stderr", "errors always go there"),
+    moot("explicit-exit-notify", "the server is always told"),
+    obeyed("extra-certs", "certificates between ours and the authority"),
+    moot("fast-io", ""),
+    moot("float", "packets are judged by their keys; replies go where the profile says"),
+    moot("force-tls-key-material-export", "keys are exported wherever the server can"),
+    unsupported("fragment", "the server must not fragment inside the tunnel"),
+    command("genkey"),
+    dangerous("gremlin", "it damages packets on purpose"),
+    ignored("group", "how Warren runs is not the profile's business"),
+    obeyed("hand-window", ""),
+    server("hash-size", ""),
+    command("help"),
+    unsupported("http-proxy", "proxies are not supported"),
+    unsupported("http-proxy-option", "proxies are not supported"),
+    unsupported("http-proxy-override", "proxies are not supported"),
+    unsupported("http-proxy-retry", "proxies are not supported"),
+    unsupported("http-proxy-timeout", "proxies are not supported"),
+    unsupported("http-proxy-user-pass", "proxies are not supported"),
+    unsupported("ifconfig", "addresses come from the server"),
+    unsupported("ifconfig-ipv6", "addresses come from the server"),
+    server("ifconfig-ipv6-pool", "`network.ipv6`"),
+    server("ifconfig-ipv6-push", "`warren user address`"),
+    unsupported("ifconfig-noexec", "the device's addresses are Warren's business"),
+    moot("ifconfig-nowarn", ""),
+    server("ifconfig-pool", "`network.ipv4`"),
+    server("ifconfig-pool-persist", "leases are always kept"),
+    server("ifconfig-push", "`warren user address`"),
+    server("ifconfig-push-constraint", "fixed addresses must be in the network"),
+    obeyed("ignore-unknown-option", "what it names is noted instead of refused"),
+    unsupported("inactive", "the server may push it"),
+    moot("ip-remote-hint", "OpenVPN ignores it, too"),
+    moot("ip-win32", "Windows only"),
+    dangerous("ipchange", "profiles run no programs here; remove the line"),
+    dangerous("iproute", "profiles run no programs here; remove the line"),
+    server("iroute", ""),
+    server("iroute-ipv6", ""),
+    obeyed("keepalive", "as ping and ping-restart"),
+    obeyed("key", "PEM, inline or a file"),
+    moot("key-derivation", "negotiated"),
+    obeyed("key-direction", "1"),
+    moot("key-method", "only method 2 is left"),
+    dangerous("keying-material-exporter", "it hands out keys of the session"),
+    server("learn-address", "no programs are run"),
+    moot("link-mtu", "sizes follow from tun-mtu"),
+    unsupported("lladdr", "an Ethernet device's"),
+    unsupported("local", "the route to the server decides on the address"),
+    moot("log", "Warren's log is its own"),
+    moot("log-append", "Warren's log is its own"),
+    obeyed("lport", ""),
+    moot("machine-readable-output", ""),
+    unsupported("management", "profiles open no sockets here"),
+    unsupported("management-client", "profiles open no sockets here"),
+    server("management-client-auth", ""),
+    unsupported("management-client-group", "profiles open no sockets here"),
+    unsupported("management-client-user", "profiles open no sockets here"),
+    unsupported("management-external-cert", "profiles open no sockets here"),
+    unsupported("management-external-key", "profiles open no sockets here"),
+    unsupported("management-forget-disconnect", "profiles open no sockets here"),
+    unsupported("management-hold", "profiles open no sockets here"),
+    unsupported("management-log-cache", "profiles open no sockets here"),
+    unsupported("management-query-passwords", "profiles open no sockets here"),
+    unsupported("management-query-proxy", "profiles open no sockets here"),
+    unsupported("management-query-remote", "profiles open no sockets here"),
+    unsupported("management-signal", "profiles open no sockets here"),
+    unsupported("management-up-down", "profiles open no sockets here"),
+    unsupported("mark", "Warren marks its own packets"),
+    server("max-clients", "`doors.openvpn.max_sessions`"),
+    moot("max-packet-size", "control packets are below 1250 bytes"),
+    moot("max-routes", "bounded by Warren itself"),
+    server("max-routes-per-client", ""),
+    command("mktun"),
+    moot("mlock", "memory is Warren's business"),
+    server("mode", "`warren up` is the server"),
+    moot("msg-channel", "Windows only"),
+    moot("mssfix", "segments are always made to fit"),
+    moot("mtu-disc", "the kernel's default"),
+    moot("mtu-dynamic", "OpenVPN's old name of fragment without a size"),
+    moot("mtu-test", ""),
+    moot("multihome", "the kernel chooses the address"),
+    moot("mute", ""),
+    moot("mute-replay-warnings", "replays are counted, not reported"),
+    obeyed("ncp-ciphers", "as data-ciphers"),
+    moot("nice", "how Warren runs is not the profile's business"),
+    dangerous("no-iv", "it would weaken the encryption"),
+    dangerous("no-name-remapping", "names are never handed to programs"),
+    dangerous("no-replay", "it would switch off replay protection"),
+    moot("nobind", "a free port is taken unless lport asks for one"),
+    unsupported("ns-cert-type", "obsolete; use remote-cert-tls"),
+    moot("opt-verify", "options strings are compared by nobody"),
+    server("override-username", ""),
+    unsupported("parameter", "OpenVPN's own"),
+    ignored("passtos", "the outer packets' traffic class is not copied"),
+    moot("pause-exit", "Windows only"),
+    obeyed("peer-fingerprint", "SHA-256"),
+    moot("peer-id", "negotiated"),
+    moot("persist-key", "keys stay in memory between attempts"),
+    moot("persist-local-ip", ""),
+    moot("persist-remote-ip", ""),
+    moot("persist-tun", "the device stays between attempts"),
+    obeyed("ping", ""),
+    obeyed("ping-exit", "as ping-restart"),
+    obeyed("ping-restart", ""),
+    moot("ping-timer-rem", ""),
+    unsupported("pkcs11-cert-private", "tokens are not supported"),
+    unsupported("pkcs11-id", "tokens are not supported"),
+    unsupported("pkcs11-id-management", "tokens are not supported"),
+    unsupported("pkcs11-pin-cache", "tokens are not supported"),
+    unsupported("pkcs11-private-mode", "tokens are not supported"),
+    unsupported("pkcs11-protected-authentication", "tokens are not supported"),
+    unsupported("pkcs11-providers", "tokens are not supported"),
+    unsupported("pkcs12", "use ca, cert and key"),
+    dangerous("plugin", "profiles load no code here; remove the line"),
+    obeyed("port", "as rport"),
+    server("port-share", ""),
+    moot("preresolve", "names are looked up at every attempt"),
+    moot("prng", ""),
+    obeyed("proto", "udp, udp4, udp6; TCP remotes are skipped with a note"),
+    unsupported("proto-force", "remotes are tried in the profile's order"),
+    moot("protocol-flags", "negotiated"),
+    moot("providers", "for OpenSSL"),
+    moot("pull", "a client always takes what the server pushes"),
+    unsupported("pull-filter", "what the server pushes is taken or refused as a whole"),
+    server("push", ""),
+    server("push-continuation", "long pushes are split by themselves"),
+    moot("push-peer-info", "always sent"),
+    server("push-remove", ""),
+    server("push-reset", ""),
+    moot("rcvbuf", "chosen by Warren"),
+    moot("rdns-internal", "Windows only"),
+    obeyed("redirect-gateway", "def1 is how it is always done; ipv6 and !ipv4"),
+    unsupported("redirect-private", "name the networks in route lines"),
+    moot("register-dns", "Windows only"),
+    moot("remap-usr1", ""),
+    obeyed("remote", "HOST [PORT] [PROTO]"),
+    obeyed("remote-cert-eku", "TLS Web Server Authentication"),
+    unsupported("remote-cert-ku", "use remote-cert-tls server"),
+    obeyed("remote-cert-tls", "server"),
+    obeyed("remote-random", ""),
+    moot("remote-random-hostname", "names are looked up afresh at every attempt"),
+    moot("reneg-bytes", "keys are renewed long before they wear out"),
+    moot("reneg-pkts", "keys are renewed long before they wear out"),
+    obeyed("reneg-sec", ""),
+    moot("replay-persist", "keys are never used twice"),
+    moot("replay-window", "always as wide as needed"),
+    moot("resolv-retry", "names are looked up at every attempt"),
+    command("rmtun"),
+    obeyed("route", "NETWORK [NETMASK]"),
+    moot("route-delay", "routes follow the device at once"),
+    unsupported("route-gateway", "routes go into the device"),
+    obeyed("route-ipv6", "PREFIX/LENGTH"),
+    unsupported("route-ipv6-gateway", "routes go into the device"),
+    moot("route-method", "Windows only"),
+    moot("route-metric", "the tunnel's routes are in a table of their own"),
+    unsupported("route-noexec", "use route-nopull's effect on the server: push no routes"),
+    unsupported("route-nopull", "what the server pushes is taken or refused as a whole"),
+    dangerous("route-pre-down", "profiles run no programs here; remove the line"),
+    unsupported("route-table", "Warren has a table of its own"),
+    dangerous("route-up", "profiles run no programs here; remove the line"),
+    obeyed("rport", ""),
+    dangerous("script-security", "profiles run no programs here; remove the line"),
+    unsupported("secret", "static keys have no forward secrecy"),
+    server("server", "`network.ipv4`"),
+    server("server-bridge", ""),
+    server("server-ipv6", "`network.ipv6`"),
+    obeyed("server-poll-timeout", "how long a server is given to answer"),
+    moot("service", "Windows only"),
+    unsupported("session-timeout", "the server may push it"),
+    ignored("setcon", "how Warren runs is not the profile's business"),
+    obeyed("setenv", "`opt`: what is not known here is noted; other variables go nowhere"),
+    moot("setenv-safe", "variables go nowhere"),
+    ignored("shaper", "the rate is not limited here"),
+    command("show-adapters"),
+    command("show-ciphers"),
+    command("show-curves"),
+    command("show-digests"),
+    command("show-engines"),
+    command("show-gateway"),
+    command("show-groups"),
+    command("show-net"),
+    moot("show-net-up", "Windows only"),
+    command("show-pkcs11-ids"),
+    command("show-tls"),
+    command("show-valid-subnets"),
+    moot("single-session", ""),
+    moot("sndbuf", "chosen by Warren"),
+    ignored("socket-flags", "chosen by Warren"),
+    unsupported("socks-proxy", "proxies are not supported"),
+    unsupported("socks-proxy-retry", "proxies are not supported"),
+    server("stale-routes-check", ""),
+    unsupported("static-challenge", "challenges are not supported"),
+    moot("status", "`warren sessions`"),
+    moot("status-version", ""),
+    moot("suppress-timestamps", ""),
+    moot("syslog", "how Warren runs is not the profile's business"),
+    moot("tap-sleep", "Windows only"),
+    moot("tcp-nodelay", ""),
+    server("tcp-queue-limit", ""),
+    command("test-crypto"),
+    obeyed("tls-auth", "inline or a file, with a direction"),
+    obeyed("tls-cert-profile", "preferred or suiteb; weak certificates are always refused"),
+    ignored("tls-cipher", "TLS takes its own choice, all of it strong"),
+    ignored("tls-ciphersuites", "TLS takes its own choice, all of it strong"),
+    moot("tls-client", "a profile is always a client's"),
+    obeyed("tls-crypt", "inline or a file"),
+    unsupported("tls-crypt-v2", "use tls-crypt"),
+    server("tls-crypt-v2-max-age", ""),
+    server("tls-crypt-v2-verify", "no programs are run"),
+    moot("tls-exit", ""),
+    dangerous("tls-export-cert", "profiles write no files here; remove the line"),
+    moot("tls-groups", "TLS chooses among X25519, P-256 and P-384"),
+    unsupported("tls-remote", "obsolete; use verify-x509-name"),
+    unsupported("tls-server", "a profile is a client's; `warren up` is the server"),
+    moot("tls-timeout", "retransmission adapts by itself"),
+    dangerous("tls-verify", "profiles run no programs here; remove the line"),
+    obeyed("tls-version-max", "1.2 or 1.3"),
+    obeyed("tls-version-min", "1.2 or 1.3"),
+    moot("tmp-dir", "no files are written"),
+    moot("topology", "the server's push decides"),
+    moot("tran-window", "a minute"),
+    moot("tun-ipv6", "IPv6 is always carried"),
+    obeyed("tun-mtu", ""),
+    moot("tun-mtu-extra", "Ethernet devices only"),
+    moot("tun-mtu-max", "sizes are bounded by Warren itself"),
+    moot("txqueuelen", ""),
+    moot("udp-mtu", "OpenVPN's old name of link-mtu"),
+    dangerous("up", "profiles run no programs here; remove the line"),
+    moot("up-delay", ""),
+    dangerous("up-restart", "profiles run no programs here; remove the line"),
+    ignored("user", "how Warren runs is not the profile's business"),
+    server("username-as-common-name", "users are known by one name everywhere"),
+    moot("verb", "Warren's log has its own level"),
+    server("verify-client-cert", "`doors.openvpn.auth`"),
+    unsupported("verify-hash", "use peer-fingerprint"),
+    obeyed("verify-x509-name", "subject, name or name-prefix"),
+    command("version"),
+    unsupported("vlan-accept", "an Ethernet server's"),
+    unsupported("vlan-pvid", "an Ethernet server's"),
+    unsupported("vlan-tagging", "an Ethernet server's"),
+    moot("win-sys", "Windows only"),
+    moot("windows-driver", "Windows only"),
+    moot("writepid", "how Warren runs is not the profile's business"),
+    moot("x509-track", "variables go nowhere"),
+    server("x509-username-field", ""),
+];

@@ -215,6 +215,22 @@ fn a_fingerprint_counts_beside_the_chain_and_can_replace_it() {
     );
 }
 
+#[test]
+fn a_server_may_show_the_authority_itself_unless_more_is_asked_of_it() {
+    let root = authority("root");
+    let key = KeyPair::generate().unwrap();
+    let itself = Leaf { der: root.der().clone(), pem: root.pem(), key };
+    let strict = ServerRules { require_eku_server: true, ..ServerRules::default() };
+    let other = authority("other");
+
+    assert_eq!(judge_server(&[&root], ServerRules::default(), &itself), Ok(()));
+    assert!(judge_server(&[&other], ServerRules::default(), &itself).is_err());
+    assert_eq!(
+        judge_server(&[&root], strict, &itself),
+        Err("the peer's certificate is a CA's")
+    );
+}
+
 fn crl(by: &Authority, revoked: Option<SerialNumber>, until: i32) -> String {
     let revoked_certs = revoked
         .map(|serial_number| RevokedCertParams {

@@ -131,6 +131,10 @@ pub struct ServerRules {
 #[derive(Debug)]
 pub struct ServerChainVerifier {
     chain: Chain,
+    /// Certificates that are trusted as they are: servers that show the very certificate that
+    /// their profile calls the authority (SoftEther does). Whoever has its key could sign any
+    /// other. Empty if rules say more than that the chain must lead to a root.
+    pinned: Vec<CertificateDer<'static>>,
     name: Option<NameRule>,
     fingerprints: Vec<[u8; 32]>,
 }
@@ -160,7 +164,12 @@ impl ServerChainVerifier {
             KeyUsage::required_if_present(SERVER_AUTH)
         };
         let chain = Chain::new(roots, usage, &rules.crls, clock, provider)?;
-        Ok(Self { chain, name: rules.name, fingerprints: rules.fingerprints })
+        let pinned = if rules.require_eku_server || !rules.crls.is_empty() {
+            Vec::new()
+        } else {
+            roots.iter().map(|root| root.clone().into_owned()).collect()
+        };
+        Ok(Self { chain, pinned, name: rules.name, fingerprints: rules.fingerprints })
     }
 }
 
@@ -175,7 +184,7 @@ impl ServerCertVerifier for ServerChainVerifier {
     ) -> Result<ServerCertVerified, Error> {
         let facts = CertificateFacts::read(end_entity)
             .map_err(|_| Error::InvalidCertificate(rustls::CertificateError::BadEncoding))?;
-        if self.chain.anchors.is_empty() {
+        if self.chain.anchors.is_empty() || self.pinned.contains(end_entity) {
             self.chain.verify_alone(&facts)?;
         } else {
             self.chain.verify(end_entity, intermediates)?;
@@ -277,7 +286,7 @@ impl Chain {
         Ok(())
     }
 
-    /// The dates, of a certificate that only its fingerprint vouches for.
+    /// The dates, of a certificate that is trusted for itself.
     fn verify_alone(&self, facts: &CertificateFacts) -> Result<(), Error> {
         let error = match facts.check_dates(self.clock.now().as_secs()) {
             Ok(()) => return Ok(()),

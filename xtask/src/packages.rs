@@ -21,8 +21,11 @@ const PACKAGES: &[&str] = &[
     "openssl",
     "openvpn",
     "procps",
+    "softether-vpncmd",
+    "softether-vpnserver",
     "tcpdump",
     "tshark",
+    "unzip",
 ];
 
 /// Installs what is missing.

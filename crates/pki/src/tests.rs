@@ -225,10 +225,7 @@ fn a_server_may_show_the_authority_itself_unless_more_is_asked_of_it() {
 
     assert_eq!(judge_server(&[&root], ServerRules::default(), &itself), Ok(()));
     assert!(judge_server(&[&other], ServerRules::default(), &itself).is_err());
-    assert_eq!(
-        judge_server(&[&root], strict, &itself),
-        Err("the peer's certificate is a CA's")
-    );
+    assert_eq!(judge_server(&[&root], strict, &itself), Err("the peer's certificate is a CA's"));
 }
 
 fn crl(by: &Authority, revoked: Option<SerialNumber>, until: i32) -> String {

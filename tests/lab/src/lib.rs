@@ -37,6 +37,7 @@ mod peer;
 mod pki;
 mod probe;
 mod relay;
+pub mod softether;
 mod traffic;
 pub mod warren;
 mod world;

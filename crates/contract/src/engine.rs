@@ -172,8 +172,6 @@ pub enum DataPlaneOp {
 pub enum Exit {
     /// Sealed by whichever worker has the packet.
     Tunnel(TunnelKey),
-    /// Handed to the task that owns the stream.
-    Stream(StreamId),
 }
 
 /// What the data plane noticed.

@@ -1,6 +1,8 @@
 //! Reads whose a datagram claims to be, without state and without trust.
 
-use contract::{Path, TunnelKey};
+use contract::{Path, StreamId, TunnelKey};
+
+use crate::framing::Framing;
 
 /// The protocol, and our side of it, that a datagram socket speaks.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -9,6 +11,29 @@ pub enum SocketKind {
     OpenVpnResponder,
     /// OpenVPN, for one peer that we call.
     OpenVpnInitiator,
+}
+
+/// The protocol that a stream carries; which end called the other makes no difference.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum StreamKind {
+    /// OpenVPN over TCP.
+    OpenVpn {
+        /// The largest IP packet or frame that the peers exchange, in bytes.
+        mtu: u16,
+    },
+}
+
+impl StreamKind {
+    /// How its messages are told apart.
+    #[must_use]
+    pub fn framing(self) -> Framing {
+        match self {
+            Self::OpenVpn { mtu } => {
+                let limit = mtu.saturating_add(OPENVPN_OVERHEAD).max(MAX_CONTROL as u16);
+                Framing::Length16 { limit }
+            }
+        }
+    }
 }
 
 /// What a datagram is, judged by its first bytes.
@@ -29,6 +54,10 @@ const P_DATA_V2: u8 = 9;
 /// The longest control packet, in bytes: 2048 of payload and every header around it. Longer ones
 /// would only fill the queue to the engines.
 const MAX_CONTROL: usize = 2304;
+/// What OpenVPN puts around a packet at most: peer-id, packet id, initialization vector, tag,
+/// padding, compression byte, fragment head, Ethernet head; and some more, because peers are free
+/// to be generous with the sizes that they announce.
+const OPENVPN_OVERHEAD: u16 = 256;
 /// The peer-id of a peer that was never given one.
 const NO_PEER_ID: u32 = 0x00ff_ffff;
 
@@ -36,29 +65,43 @@ const NO_PEER_ID: u32 = 0x00ff_ffff;
 #[must_use]
 pub fn classify(kind: SocketKind, path: &Path, datagram: &[u8]) -> Class {
     match kind {
-        SocketKind::OpenVpnResponder => openvpn(path, datagram, |key_id| {
-            let id = datagram.first_chunk::<4>()?;
-            let peer = u32::from_be_bytes([0, id[1], id[2], id[3]]);
-            (peer != NO_PEER_ID).then_some(TunnelKey::OpenVpn { peer, key_id })
+        SocketKind::OpenVpnResponder => openvpn(datagram, |key_id, peer| match peer {
+            Some(peer) if peer != NO_PEER_ID => TunnelKey::OpenVpn { peer, key_id },
+            _ => TunnelKey::OpenVpnAddress { remote: path.remote, key_id },
         }),
-        SocketKind::OpenVpnInitiator => openvpn(path, datagram, |_| None),
+        SocketKind::OpenVpnInitiator => {
+            openvpn(datagram, |key_id, _| TunnelKey::OpenVpnAddress { remote: path.remote, key_id })
+        }
     }
 }
 
-/// OpenVPN's first byte: five bits of opcode, three of key id. `by_peer_id` names the tunnel of a
-/// P_DATA_V2 packet where its peer-id is one that we gave.
-fn openvpn(
-    path: &Path,
-    datagram: &[u8],
-    by_peer_id: impl FnOnce(u8) -> Option<TunnelKey>,
-) -> Class {
+/// Classifies a message that arrived on a stream of `kind`: whatever it says of its peer, the stream
+/// belongs to one.
+#[must_use]
+pub fn classify_stream(kind: StreamKind, stream: StreamId, message: &[u8]) -> Class {
+    match kind {
+        StreamKind::OpenVpn { .. } => {
+            openvpn(message, |key_id, _| TunnelKey::OpenVpnStream { stream, key_id })
+        }
+    }
+}
+
+/// OpenVPN's first byte: five bits of opcode, three of key id. `name` names the tunnel of a data
+/// packet by its key id, and by its peer-id if it has one.
+fn openvpn(datagram: &[u8], name: impl FnOnce(u8, Option<u32>) -> TunnelKey) -> Class {
     let Some(first) = datagram.first() else { return Class::Nothing };
     let key_id = first & 7;
-    let by_address = TunnelKey::OpenVpnAddress { remote: path.remote, key_id };
 
     match first >> 3 {
-        P_DATA_V1 => Class::Tunnel(by_address),
-        P_DATA_V2 if datagram.len() >= 4 => Class::Tunnel(by_peer_id(key_id).unwrap_or(by_address)),
+        P_DATA_V1 => Class::Tunnel(name(key_id, None)),
+        P_DATA_V2 => match datagram.first_chunk::<4>() {
+            Some([_, peer @ ..]) => {
+                let [high, middle, low] = *peer;
+                let peer = u32::from_be_bytes([0, high, middle, low]);
+                Class::Tunnel(name(key_id, Some(peer)))
+            }
+            None => Class::Nothing,
+        },
         // P_CONTROL_SOFT_RESET_V1, P_CONTROL_V1, P_ACK_V1, the hard resets of version 2 and 3,
         // and P_CONTROL_WKC_V1.
         3 | 4 | 5 | 7 | 8 | 10 | 11 if datagram.len() <= MAX_CONTROL => Class::Control,
@@ -99,6 +142,30 @@ mod tests {
         assert_eq!(responder(&[6 << 3 | 2, 1]), Class::Tunnel(key));
         let initiator = classify(SocketKind::OpenVpnInitiator, &path(), &[9 << 3 | 2, 0, 0, 7]);
         assert_eq!(initiator, Class::Tunnel(key));
+    }
+
+    #[test]
+    fn data_on_a_stream_is_known_by_the_stream_alone() {
+        let kind = StreamKind::OpenVpn { mtu: 1500 };
+        let key = TunnelKey::OpenVpnStream { stream: StreamId(7), key_id: 2 };
+
+        for message in [&[9 << 3 | 2, 1, 2, 3][..], &[9 << 3 | 2, 0xff, 0xff, 0xff], &[6 << 3 | 2]]
+        {
+            assert_eq!(classify_stream(kind, StreamId(7), message), Class::Tunnel(key));
+        }
+        assert_eq!(classify_stream(kind, StreamId(7), &[7 << 3]), Class::Control);
+        assert_eq!(classify_stream(kind, StreamId(7), &[0x16, 3, 1]), Class::Nothing);
+    }
+
+    #[test]
+    fn a_stream_carries_whatever_a_tunnel_or_the_control_channel_can_have() {
+        let limit = |mtu| match (StreamKind::OpenVpn { mtu }).framing() {
+            Framing::Length16 { limit } => usize::from(limit),
+        };
+
+        assert_eq!(limit(1400), MAX_CONTROL);
+        assert_eq!(limit(9000), 9256);
+        assert_eq!(limit(u16::MAX), 65_535);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Seals packets straight into the buffer the kernel will send.
 
-use contract::{ContentKind, Discard, Path, Tunnel};
+use contract::{Carrier, ContentKind, Discard, Path, Tunnel};
 
+use crate::framing::Lead;
 use crate::io::DatagramSink;
 
 /// The most bytes in one GSO send: what fits into a UDP datagram with room for any IP header.
@@ -26,9 +27,13 @@ pub struct Egress {
     batches: Vec<Batch>,
     /// Buffers of batches that have been sent.
     spare: Vec<Box<[u8]>>,
+    /// Whether a stream has more than one batch waiting. Its kernel buffer is small, and only
+    /// sending shows whether it has room for any of it.
+    is_urgent: bool,
 }
 
-/// Datagrams to one path: all of one size except the last, which may be shorter.
+/// Datagrams to one path: all of one size except the last, which may be shorter. To a stream,
+/// messages of any size.
 #[derive(Debug)]
 pub struct Batch {
     path: Path,
@@ -57,6 +62,9 @@ impl Batch {
     }
 
     fn has_room_for(&self, len: usize) -> bool {
+        if let Carrier::Stream(_) = self.path.carrier {
+            return self.len + len <= MAX_SEND;
+        }
         self.len == 0
             || (len <= self.segment_size
                 && self.len + len <= MAX_SEND
@@ -84,7 +92,8 @@ impl Egress {
         let index = match newest {
             Some(index) if self.batches[index].has_room_for(len) => index,
             _ if self.batches.len() == MAX_PENDING => return Err(Discard::NoBuffer),
-            _ => {
+            newest => {
+                self.is_urgent |= newest.is_some() && matches!(path.carrier, Carrier::Stream(_));
                 let buffer = self.spare.pop().unwrap_or_else(|| vec![0; MAX_SEND].into());
                 self.batches.push(Batch { path, segment_size: len, len: 0, buffer });
                 self.batches.len() - 1
@@ -108,11 +117,12 @@ impl Egress {
     /// while we go on, and it is still in the cache.
     #[must_use]
     pub fn is_pressing(&self) -> bool {
-        self.batches.len() >= PRESSING
+        self.is_urgent || self.batches.len() >= PRESSING
     }
 
     /// Sends everything, in order; `dropped` hears why a batch could not be.
     pub fn flush(&mut self, sink: &mut impl DatagramSink, mut dropped: impl FnMut(Discard)) {
+        self.is_urgent = false;
         for batch in self.batches.drain(..) {
             if batch.len > 0
                 && let Err(discard) = sink.send(&batch)
@@ -150,13 +160,16 @@ pub(crate) fn encapsulate(
     tunnel: &dyn Tunnel,
     kind: ContentKind,
     len: usize,
-    path: Path,
+    to: (Path, Lead<'_>),
     egress: &mut Egress,
     write: impl FnOnce(&mut [u8]),
 ) -> Result<(), Discard> {
+    let (path, lead) = to;
     let frame = tunnel.frame(len);
-    let mut slot = egress.reserve(path, frame.head + len + frame.tail)?;
-    let out = slot.bytes();
+    let sealed = frame.head + len + frame.tail;
+    let mut slot = egress.reserve(path, lead.len() + sealed)?;
+    let (front, out) = slot.bytes().split_at_mut(lead.len());
+    lead.write(sealed, front);
     write(&mut out[frame.head..frame.head + len]);
     tunnel.seal(kind, len, out)?;
     slot.commit();
@@ -166,9 +179,10 @@ pub(crate) fn encapsulate(
 
 #[cfg(test)]
 mod tests {
-    use contract::{Carrier, Frame, Opened, SocketId};
+    use contract::{Carrier, Frame, Opened, SocketId, StreamId};
 
     use super::*;
+    use crate::framing::Framing;
 
     #[test]
     fn equal_size_datagrams_to_one_path_share_one_send() {
@@ -210,7 +224,14 @@ mod tests {
         let mut egress = Egress::default();
         send(&mut egress, 1, 100).unwrap();
 
-        let worn = encapsulate(&WornOut, ContentKind::Packet, 100, path(1), &mut egress, |_| ());
+        let worn = encapsulate(
+            &WornOut,
+            ContentKind::Packet,
+            100,
+            (path(1), Lead::Nothing),
+            &mut egress,
+            |_| (),
+        );
 
         assert_eq!(worn, Err(Discard::KeyWornOut));
         assert_eq!(drain(&mut egress), [(1, 104, 104)]);
@@ -233,6 +254,27 @@ mod tests {
         let sent = (0..u32::MAX).take_while(|_| send(&mut egress, 1, 60_000).is_ok()).count();
 
         assert_eq!(sent, MAX_PENDING);
+    }
+
+    #[test]
+    fn messages_of_a_stream_share_a_batch_whatever_their_size() {
+        let mut egress = Egress::default();
+        let stream = Path { carrier: Carrier::Stream(StreamId(1)), ..path(1) };
+        let to = (stream, Lead::Framed(Framing::Length16 { limit: 1500 }));
+        let mut send = |len| {
+            let send = encapsulate(&Plain, ContentKind::Packet, len, to, &mut egress, |_| ());
+            send.unwrap();
+            egress.is_pressing()
+        };
+
+        assert!(![100, 1200, 60].into_iter().any(&mut send));
+        assert!((0..60).any(|_| send(1200)), "a second batch is reason to send the first");
+
+        let mut sizes = Sizes::default();
+        egress.flush(&mut sizes, |why| panic!("dropped: {why:?}"));
+        assert!(!egress.is_pressing());
+        let total = sizes.0.iter().map(|(.., len)| len).sum::<usize>();
+        assert_eq!((sizes.0.len() > 1, total % 1206), (true, (106 + 1206 + 66) % 1206));
     }
 
     #[test]
@@ -298,7 +340,8 @@ mod tests {
     }
 
     fn send(egress: &mut Egress, host: u8, len: usize) -> Result<(), Discard> {
-        encapsulate(&Plain, ContentKind::Packet, len, path(host), egress, |out| out.fill(7))
+        let to = (path(host), Lead::Nothing);
+        encapsulate(&Plain, ContentKind::Packet, len, to, egress, |out| out.fill(7))
     }
 
     fn drain(egress: &mut Egress) -> Vec<(u8, usize, usize)> {

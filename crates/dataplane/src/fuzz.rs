@@ -5,6 +5,7 @@ use std::io::{self, IoSlice};
 use wire::ip::{self, Head};
 
 use crate::coalesce::Coalescer;
+use crate::framing::Framing;
 use crate::io::{Offloads, TunIo};
 use crate::split::SuperPacket;
 
@@ -55,6 +56,30 @@ pub fn coalesce(bytes: &[u8]) {
     }
     assert_eq!(coalescer.flush(&mut tun, &mut offloads), Ok(()));
     assert_eq!(tun.0, packets.iter().map(|(packet, _)| packet.len()).sum::<usize>());
+}
+
+/// A stream that arrives in two parts: the messages are the same wherever it is cut, and what is
+/// kept of the first part is never more than a message. The first two bytes say where.
+pub fn deframe(bytes: &[u8]) {
+    let Some((at, stream)) = bytes.split_first_chunk::<2>() else { return };
+    let framing = Framing::Length16 { limit: 1600 };
+    let cut = |bytes: &[u8]| {
+        let mut bytes = bytes.to_vec();
+        let mut messages = framing.cut(&mut bytes);
+        let whole = messages.by_ref().map(|message| message.to_vec()).collect::<Vec<_>>();
+        (whole, messages.rest().map(<[u8]>::to_vec))
+    };
+    let whole = cut(stream);
+    let (first, second) = stream.split_at(usize::from(u16::from_be_bytes(*at)).min(stream.len()));
+
+    let (mut messages, mut rest) = cut(first);
+    if let Ok(tail) = &rest {
+        assert!(tail.len() < framing.max_partial());
+        let (more, last) = cut(&[tail, second].concat());
+        messages.extend(more);
+        rest = last;
+    }
+    assert_eq!((messages, rest), whole);
 }
 
 /// Counts the bytes of the packets that each write is worth.

@@ -46,12 +46,20 @@ pub struct Offloads {
 
 /// Where sealed datagrams leave.
 pub trait DatagramSink {
-    /// Sends one batch: datagrams of [`Batch::segment_size`], the last one may be shorter.
+    /// Sends one batch: datagrams of [`Batch::segment_size`], the last one may be shorter. For a
+    /// stream, messages of any size with their lengths in front.
     ///
     /// # Errors
     ///
     /// UDP promises nothing: the error is why the batch was dropped, for the counter.
     fn send(&mut self, batch: &Batch) -> Result<(), Discard>;
+
+    /// Whether what is sealed for this path now would only wait: a stream whose peer does not read.
+    ///
+    /// Asked before sealing, because some peers want every number that was used.
+    fn is_choked(&self, _path: &Path) -> bool {
+        false
+    }
 }
 
 /// What the control plane receives from a worker.
@@ -88,16 +96,6 @@ pub trait Punts {
     ///
     /// [`Discard::NoBuffer`] if the queue is full; this is what limits a flood.
     fn punt(&mut self, punt: Punt<'_>) -> Result<(), Discard>;
-}
-
-/// The queue of a task that owns a stream carrier; bounded, never waited for.
-pub trait StreamSink: std::fmt::Debug + Send {
-    /// Takes a copy of an IP packet or of a control message.
-    ///
-    /// # Errors
-    ///
-    /// [`Discard::NoBuffer`] if the queue is full: a stalled peer loses packets, not the worker.
-    fn push(&self, content: &[u8]) -> Result<(), Discard>;
 }
 
 /// Everything a worker writes to.

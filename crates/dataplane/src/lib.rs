@@ -12,17 +12,23 @@
 //! the [`TunIo`] or to a counter when the call returns. Who calls it, when, and with which
 //! descriptors is the shell's business; [`TunIo`], [`DatagramSink`] and [`Punts`] are the seams.
 //!
+//! A stream is one more carrier of datagrams: [`Framing`] cuts what arrives, the same [`Egress`]
+//! collects what leaves, with the lengths already in front, and a [`Backlog`] keeps what the kernel
+//! has no room for.
+//!
 //! The halves are usable on their own: [`SuperPacket`] splits and [`Coalescer`] joins without any
 //! tunnel in between.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod backlog;
 mod classify;
 mod coalesce;
 mod counters;
 mod egress;
 mod fragment;
+mod framing;
 pub mod fuzz;
 mod icmp;
 mod io;
@@ -32,11 +38,13 @@ mod testing;
 mod virtio;
 mod worker;
 
-pub use classify::{Class, SocketKind, classify};
+pub use backlog::Backlog;
+pub use classify::{Class, SocketKind, StreamKind, classify, classify_stream};
 pub use coalesce::Coalescer;
 pub use counters::{PortCounters, PortTotals};
 pub use egress::{Batch, Egress, Reservation};
-pub use io::{DatagramSink, Offloads, Punt, Punts, Received, StreamSink, Surroundings, TunIo};
+pub use framing::{BrokenStream, Framing, Messages, Prefix, framed};
+pub use io::{DatagramSink, Offloads, Punt, Punts, Received, Surroundings, TunIo};
 pub use split::SuperPacket;
 pub use virtio::{Gso, VIRTIO_HEADER, VirtioHeader};
 pub use worker::{Op, Settings, Worker};

@@ -8,15 +8,17 @@ use std::time::Instant;
 
 use arrayvec::ArrayVec;
 use contract::{
-    ContentKind, DataPlaneOp, Discard, Fabric, FabricOp, PortId, SocketId, StreamId, TunnelKey,
+    ContentKind, DataPlaneOp, Discard, Fabric, FabricOp, Path, PortId, SocketId, StreamId,
+    TunnelKey,
 };
 
-use crate::classify::SocketKind;
+use crate::classify::{SocketKind, StreamKind};
 use crate::coalesce::Coalescer;
 use crate::counters::PortCounters;
 use crate::egress::Egress;
+use crate::framing::{Messages, Prefix};
 use crate::icmp::{Allowances, Gateways};
-use crate::io::{Offloads, Received, StreamSink, Surroundings};
+use crate::io::{Offloads, Received, Surroundings};
 use crate::split::SuperPacket;
 use tables::{Sinks, Tables};
 
@@ -50,12 +52,12 @@ pub enum Op {
     },
     /// The port will not be used again. It exists from the first order that names it until this.
     Forget(PortId),
-    /// Datagrams arrive on this socket.
-    AddSocket(SocketId, SocketKind),
+    /// Datagrams arrive on this socket, and all have a prefix if there is one.
+    AddSocket(SocketId, SocketKind, Option<Prefix>),
     /// No more do.
     RemoveSocket(SocketId),
-    /// Packets for the stream go here.
-    AddStream(StreamId, Box<dyn StreamSink>),
+    /// Messages arrive on this stream, here or at another worker, and leave on it.
+    AddStream(StreamId, StreamKind),
     /// No more do.
     RemoveStream(StreamId),
 }
@@ -132,6 +134,29 @@ impl<F: Fabric> Worker<F> {
         sinks.note(written);
     }
 
+    /// Handles messages from a stream, as [`on_network`](Self::on_network) does datagrams; how many
+    /// there were.
+    pub fn on_stream(
+        &mut self,
+        now: Instant,
+        path: Path,
+        messages: &mut Messages<'_>,
+        outside: &mut impl Surroundings,
+    ) -> usize {
+        let mut coalescer = Coalescer::default();
+        let mut roamed = ArrayVec::<TunnelKey, MAX_ROAMED>::new();
+        let (tables, mut sinks) = self.split(now, outside);
+        let mut count = 0;
+        for message in messages {
+            count += 1;
+            let taken = tables.inbound(path, message, &mut coalescer, &mut roamed, &mut sinks);
+            sinks.note(taken);
+        }
+        let written = coalescer.flush(sinks.outside, sinks.offloads);
+        sinks.note(written);
+        count
+    }
+
     /// Handles one read from the TUN device; what it makes waits for [`flush`](Self::flush).
     pub fn on_host(&mut self, now: Instant, read: &mut [u8], outside: &mut impl Surroundings) {
         let (tables, mut sinks) = self.split(now, outside);
@@ -169,9 +194,9 @@ impl<F: Fabric> Worker<F> {
         self.tables.apply(op);
     }
 
-    /// Counts a packet that was lost on its way to the worker.
-    pub fn count_discard(&mut self, why: Discard) {
-        self.discards[why as usize] += 1;
+    /// Counts packets that were lost on their way to or from the worker.
+    pub fn count_discards(&mut self, why: Discard, count: u64) {
+        self.discards[why as usize] += count;
     }
 
     /// What has been dropped, by [`Discard`] as index.

@@ -322,7 +322,12 @@ impl Client {
             Err(error) => return Ok(Ending::Failed(error.to_string())),
         };
         let kind = SocketKind::OpenVpnInitiator;
-        self.workers.submit(vec![WorkerOp::AddSocket { id: socket, kind, sockets: vec![io] }]);
+        self.workers.submit(vec![WorkerOp::AddSocket {
+            id: socket,
+            kind,
+            sockets: vec![io],
+            prefix: None,
+        }]);
 
         let path = Path { local: None, remote: server, carrier: Carrier::Udp(socket) };
         let now = Instant::now();
@@ -509,7 +514,9 @@ impl Connection {
             WorkerEvent::Notice { port, notice } if port == self.port => {
                 self.pump.feed(now, Input::Notice(notice));
             }
-            WorkerEvent::Control { .. } | WorkerEvent::Notice { .. } => {}
+            WorkerEvent::Control { .. }
+            | WorkerEvent::Notice { .. }
+            | WorkerEvent::StreamClosed { .. } => {}
             WorkerEvent::TunFailed(error) => warn!(%error, "the TUN device fails"),
         }
     }

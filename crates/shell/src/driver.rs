@@ -342,7 +342,7 @@ where
                     self.feed(*session, Input::Notice(notice));
                 }
             }
-            WorkerEvent::TunFailed(_) => {}
+            WorkerEvent::StreamClosed { .. } | WorkerEvent::TunFailed(_) => {}
         }
     }
 

@@ -7,14 +7,16 @@
 //! ```
 //!
 //! Each worker is one `std::thread` with a queue of the TUN device, a socket of every address
-//! (`SO_REUSEPORT`) and its own copy of the tables. An idle worker is blocked in `epoll_wait`.
+//! (`SO_REUSEPORT`) and its own copy of the tables. A stream is read by one worker, and any may send
+//! on it. An idle worker is blocked in `epoll_wait`.
 
 mod pace;
 mod run;
+mod streams;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -22,10 +24,13 @@ use std::thread::JoinHandle;
 use contract::{
     Carrier, DataPlaneOp, Discard, Fabric, FabricOp, Notice, Path, PortId, SocketId, StreamId,
 };
-use dataplane::{Op, PortCounters, PortTotals, Settings, SocketKind, StreamSink, Worker};
-use sys::{Poller, TunQueue, UdpIo, UdpSender, Waker};
+use dataplane::{Op, PortCounters, PortTotals, Prefix, Settings, SocketKind, StreamKind, Worker};
+use sys::{Interest, Poller, TcpIo, TunQueue, UdpIo, UdpSender, Waker};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::Sender;
+
+pub use streams::StreamEnd;
+use streams::{Spares, StreamSender};
 
 /// What the workers are started with.
 #[derive(Debug)]
@@ -59,9 +64,29 @@ pub enum WorkerOp {
         /// One for each worker, bound to one address; a worker without one of its own sends
         /// through the first.
         sockets: Vec<UdpIo>,
+        /// What is in front of every datagram, because there is a relay on the way.
+        prefix: Option<Prefix>,
     },
     /// Stop serving it and close it.
     RemoveSocket(SocketId),
+    /// Serve a connection.
+    AddStream {
+        /// The number that every worker knows it by.
+        id: StreamId,
+        /// What is spoken on it.
+        kind: StreamKind,
+        /// The connection.
+        io: TcpIo,
+        /// Our address.
+        local: Option<IpAddr>,
+        /// The peer's.
+        remote: SocketAddr,
+        /// What has been read from it already.
+        first: Vec<u8>,
+    },
+    /// Stop serving it, and close it as soon as the peer has what has been sent. It is given for
+    /// every stream that was added, also after [`WorkerEvent::StreamClosed`].
+    RemoveStream(StreamId),
 }
 
 /// What the control plane hears from the workers.
@@ -87,6 +112,13 @@ pub enum WorkerEvent {
         port: PortId,
         /// What.
         notice: Notice,
+    },
+    /// A stream is over; said once, and never lost.
+    StreamClosed {
+        /// Which.
+        stream: StreamId,
+        /// Why.
+        reason: StreamEnd,
     },
     /// A worker cannot go on reading the TUN device.
     TunFailed(io::Error),
@@ -114,7 +146,12 @@ struct Shared {
 struct Control {
     epoch: u64,
     ports: HashMap<PortId, Vec<Arc<PortCounters>>>,
-    senders: HashMap<SocketId, UdpSender>,
+    senders: HashMap<SocketId, (UdpSender, Option<Prefix>)>,
+    /// With the worker that reads each.
+    streams: HashMap<StreamId, (usize, Arc<StreamSender>)>,
+    /// How many streams each worker reads.
+    loads: Vec<usize>,
+    spares: Arc<Spares>,
     discards: [u64; Discard::COUNT],
 }
 
@@ -126,6 +163,7 @@ struct Side {
     /// Whether the inbox is worth locking.
     has_orders: AtomicBool,
     waker: Waker,
+    interest: Interest,
     /// The last epoch that is in force here.
     applied: AtomicU64,
     discards: [AtomicU64; Discard::COUNT],
@@ -136,9 +174,26 @@ struct Side {
 #[derive(Debug)]
 enum Order {
     Op(Op),
-    AddSocket { id: SocketId, kind: SocketKind, io: UdpIo, receives: bool },
+    AddSocket {
+        id: SocketId,
+        kind: SocketKind,
+        io: UdpIo,
+        receives: bool,
+        prefix: Option<Prefix>,
+    },
     RemoveSocket(SocketId),
-    Control { port: PortId, bytes: Vec<u8> },
+    AddStream {
+        id: StreamId,
+        kind: StreamKind,
+        sender: Arc<StreamSender>,
+        /// Where it leads and what has been read already, if this worker is to read on.
+        read: Option<(Path, Vec<u8>)>,
+    },
+    RemoveStream(StreamId),
+    Control {
+        port: PortId,
+        bytes: Vec<u8>,
+    },
     Epoch(u64),
     Stop,
 }
@@ -166,7 +221,7 @@ impl Workers {
             let offloads = queue.as_ref().map(TunQueue::offloads).unwrap_or_default();
             let worker = Worker::new(fabric(), &Settings { gateway4, gateway6, offloads });
             let poller = Poller::new()?;
-            sides.push(Side::new(poller.waker(), worker.totals()));
+            sides.push(Side::new(&poller, worker.totals()));
             parts.push((worker, poller, queue));
         }
         let workers = Self(Arc::new(Shared {
@@ -213,7 +268,7 @@ impl Workers {
         let mut control = lock(&self.0.control);
         let mut orders = self.0.workers.iter().map(|_| Vec::new()).collect::<Vec<_>>();
         for op in ops {
-            control.translate(op, &mut orders);
+            control.translate(op, &self.0.workers, &mut orders);
         }
         control.epoch += 1;
         // Under the lock, so that all workers see all epochs in the same order.
@@ -257,20 +312,6 @@ impl Workers {
         applied.min().unwrap_or(u64::MAX)
     }
 
-    /// Gives a stream's packets to the task that owns it. `sink` is asked for one per worker.
-    pub fn add_stream(&self, id: StreamId, sink: impl Fn() -> Box<dyn StreamSink>) {
-        for side in &self.0.workers {
-            side.order(vec![Order::Op(Op::AddStream(id, sink()))]);
-        }
-    }
-
-    /// Forgets a stream.
-    pub fn remove_stream(&self, id: StreamId) {
-        for side in &self.0.workers {
-            side.order(vec![Order::Op(Op::RemoveStream(id))]);
-        }
-    }
-
     /// Sends an engine's message inside its own tunnel, after everything submitted so far.
     pub fn send_control(&self, port: PortId, bytes: Vec<u8>) {
         if let Some(first) = self.0.workers.first() {
@@ -283,11 +324,23 @@ impl Workers {
     /// # Errors
     ///
     /// [`Discard::NoBuffer`] if the kernel has no room or no way to the peer,
-    /// [`Discard::NoRoute`] if the path's socket is gone.
+    /// [`Discard::NoRoute`] if the path's socket or stream is gone.
     pub fn transmit(&self, path: Path, bytes: &[u8]) -> Result<(), Discard> {
-        let Carrier::Udp(socket) = path.carrier else { return Err(Discard::NoRoute) };
-        let sender = lock(&self.0.control).senders.get(&socket).cloned();
-        sender.ok_or(Discard::NoRoute)?.send(path, bytes)
+        match path.carrier {
+            Carrier::Udp(socket) => {
+                let sender = lock(&self.0.control).senders.get(&socket).cloned();
+                match sender.ok_or(Discard::NoRoute)? {
+                    (sender, None) => sender.send(path, bytes),
+                    (sender, Some(prefix)) => sender.send(path, &[prefix.bytes(), bytes].concat()),
+                }
+            }
+            Carrier::Stream(stream) => {
+                let sender = lock(&self.0.control).streams.get(&stream).cloned();
+                let (_, sender) = sender.ok_or(Discard::NoRoute)?;
+                if sender.send_control(bytes) { Ok(()) } else { Err(Discard::NoBuffer) }
+            }
+            Carrier::Ip { .. } => Err(Discard::NoRoute),
+        }
     }
 
     /// What a port has carried so far.
@@ -317,7 +370,7 @@ impl Workers {
     /// Whether the kernel still cuts batches of datagrams for us, on every socket.
     #[must_use]
     pub fn segments(&self) -> bool {
-        lock(&self.0.control).senders.values().all(UdpSender::segments)
+        lock(&self.0.control).senders.values().all(|(sender, _)| sender.segments())
     }
 
     /// Counts a control datagram that nobody wanted.
@@ -343,7 +396,10 @@ impl Workers {
         for side in &self.0.workers {
             side.order(vec![Order::Stop]);
         }
-        lock(&self.0.control).senders.clear();
+        let mut control = lock(&self.0.control);
+        control.senders.clear();
+        control.streams.clear();
+        drop(control);
         for thread in lock(&self.0.threads).drain(..) {
             // A worker that panicked has said so.
             let _ = thread.join();
@@ -353,7 +409,7 @@ impl Workers {
 
 impl Control {
     /// One op becomes one or more orders to each worker.
-    fn translate(&mut self, op: WorkerOp, orders: &mut [Vec<Order>]) {
+    fn translate(&mut self, op: WorkerOp, sides: &[Side], orders: &mut [Vec<Order>]) {
         match op {
             WorkerOp::DataPlane(op) => {
                 if let DataPlaneOp::Install { port, .. } | DataPlaneOp::SendVia { port, .. } = op {
@@ -368,15 +424,16 @@ impl Control {
                     orders.push(Order::Op(Op::Fabric(op.clone())));
                 }
             }
-            WorkerOp::AddSocket { id, kind, sockets } => {
+            WorkerOp::AddSocket { id, kind, sockets, prefix } => {
                 let Some(first) = sockets.first().map(UdpIo::share) else { return };
-                self.senders.insert(id, first.sender());
+                self.senders.insert(id, (first.sender(), prefix.clone()));
                 let mut own = sockets.into_iter();
                 for orders in orders {
                     let own = own.next();
                     let receives = own.is_some();
                     let io = own.unwrap_or_else(|| first.share());
-                    orders.push(Order::AddSocket { id, kind, io, receives });
+                    let prefix = prefix.clone();
+                    orders.push(Order::AddSocket { id, kind, io, receives, prefix });
                 }
             }
             WorkerOp::RemoveSocket(id) => {
@@ -385,7 +442,35 @@ impl Control {
                     orders.push(Order::RemoveSocket(id));
                 }
             }
+            WorkerOp::AddStream { id, kind, io, local, remote, first } => {
+                let Some((owner, side)) = self.least_loaded(sides) else { return };
+                let (framing, interest) = (kind.framing(), side.interest.clone());
+                let spares = Arc::clone(&self.spares);
+                let sender = Arc::new(StreamSender::new(id, framing, io, interest, spares));
+                self.streams.insert(id, (owner, Arc::clone(&sender)));
+                self.loads[owner] += 1;
+                let path = Path { local, remote, carrier: Carrier::Stream(id) };
+                let mut read = Some((path, first));
+                for (index, orders) in orders.iter_mut().enumerate() {
+                    let (sender, read) = (Arc::clone(&sender), read.take_if(|_| index == owner));
+                    orders.push(Order::AddStream { id, kind, sender, read });
+                }
+            }
+            WorkerOp::RemoveStream(id) => {
+                if let Some((owner, _)) = self.streams.remove(&id) {
+                    self.loads[owner] -= 1;
+                }
+                for orders in orders {
+                    orders.push(Order::RemoveStream(id));
+                }
+            }
         }
+    }
+
+    /// The worker that reads the fewest streams.
+    fn least_loaded<'s>(&mut self, sides: &'s [Side]) -> Option<(usize, &'s Side)> {
+        self.loads.resize(sides.len(), 0);
+        sides.iter().enumerate().min_by_key(|(index, _)| self.loads[*index])
     }
 
     /// Gives a port that is named for the first time a counter in every worker.
@@ -410,11 +495,12 @@ impl Shared {
 }
 
 impl Side {
-    fn new(waker: Waker, totals: Arc<PortCounters>) -> Self {
+    fn new(poller: &Poller, totals: Arc<PortCounters>) -> Self {
         Self {
             inbox: Mutex::new(Some(Vec::new())),
             has_orders: AtomicBool::new(false),
-            waker,
+            waker: poller.waker(),
+            interest: poller.interest(),
             applied: AtomicU64::new(0),
             discards: std::array::from_fn(|_| AtomicU64::new(0)),
             totals,

@@ -9,11 +9,12 @@ use std::time::Instant;
 
 use contract::{
     Carrier, ContentKind, DataPlaneOp, Discard, Exit, FabricOp, Layer, Path, Plug, PortId,
-    SocketId, Tunnel, TunnelKey, Via,
+    SocketId, StreamId, Tunnel, TunnelKey, Via,
 };
 use crypto::digest::Hash;
 use dataplane::{
-    Batch, DatagramSink, Offloads, Op, Punt, Punts, Received, Settings, SocketKind, TunIo, Worker,
+    Backlog, Batch, DatagramSink, Offloads, Op, Punt, Punts, Received, Settings, SocketKind,
+    StreamKind, TunIo, Worker, framed,
 };
 use hub::{Switch, SwitchPolicy, SwitchSettings};
 use openvpn::{Cipher, DataKeys, DataTunnel, KeyId, Side, StaticKey};
@@ -23,6 +24,10 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const SOCKET: SocketId = SocketId(0);
+const STREAM: StreamId = StreamId(1);
+const STREAM_KIND: StreamKind = StreamKind::OpenVpn { mtu: 1420 };
+/// What is counted is everybody's.
+static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
 const ALICE: u8 = 2;
 const BOB: u8 = 3;
 /// Payload of every packet, in bytes; 40 more of headers.
@@ -125,7 +130,7 @@ fn worker() -> Worker<Switch> {
         offloads: Offloads { gso: true, uso: true },
     };
     let mut worker = Worker::new(switch, &settings);
-    worker.apply(Op::AddSocket(SOCKET, SocketKind::OpenVpnResponder));
+    worker.apply(Op::AddSocket(SOCKET, SocketKind::OpenVpnResponder, None));
     for host in [ALICE, BOB] {
         let port = PortId(host.into());
         let key = TunnelKey::OpenVpn { peer: host.into(), key_id: 0 };
@@ -149,7 +154,58 @@ fn worker() -> Worker<Switch> {
 }
 
 #[test]
+fn a_warm_worker_allocates_nothing_per_message_of_a_stream() {
+    let _alone = ALONE.lock().unwrap();
+    let mut worker = worker();
+    let port = PortId(ALICE.into());
+    let path = Path { carrier: Carrier::Stream(STREAM), ..path(ALICE) };
+    let key = TunnelKey::OpenVpnStream { stream: STREAM, key_id: 0 };
+    let responder = Arc::new(tunnel(Side::Responder, ALICE));
+    worker.apply(Op::AddStream(STREAM, STREAM_KIND));
+    let install = DataPlaneOp::Install { key, port, via: Via::Path(path), tunnel: responder };
+    worker.apply(Op::DataPlane(install));
+    worker.apply(Op::DataPlane(DataPlaneOp::SendVia { port, exit: Exit::Tunnel(key) }));
+
+    let mut outside = Outside::default();
+    let alice = tunnel(Side::Initiator, ALICE);
+    let world = Ipv4Addr::new(198, 51, 100, 1);
+    let framing = STREAM_KIND.framing();
+    let rounds = 60;
+    let mut batches = (0..rounds)
+        .map(|_| {
+            let packets = (0..20).map(|_| sealed(&alice, &packet(address(ALICE), world, SEGMENT)));
+            let bytes = packets.flat_map(|packet| framed(framing, &packet)).collect::<Vec<_>>();
+            (bytes, super_packet(address(ALICE), 30))
+        })
+        .collect::<Vec<_>>();
+    let (mut backlog, mut tail) = (Backlog::default(), Vec::new());
+    let now = Instant::now();
+    let mut turn = |worker: &mut Worker<Switch>, (bytes, from_host): &mut (Vec<u8>, Vec<u8>)| {
+        let whole = bytes.len();
+        let mut messages = framing.cut(&mut bytes[..whole - 9]);
+        assert_eq!(worker.on_stream(now, path, &mut messages, &mut outside), 19);
+        tail.clear();
+        tail.extend_from_slice(messages.rest().unwrap());
+        assert_eq!(backlog.keep(framing, bytes, 1000, 1 << 20), 0);
+        backlog.sent(1 << 20);
+        worker.on_host(now, from_host, &mut outside);
+        worker.flush(&mut outside);
+    };
+    let (warm, cold) = batches.split_at_mut(rounds / 2);
+    warm.iter_mut().for_each(|batch| turn(&mut worker, batch));
+
+    let region = Region::new(ALLOCATOR);
+    cold.iter_mut().for_each(|batch| turn(&mut worker, batch));
+    let change = region.change();
+
+    assert_eq!((change.allocations, change.reallocations), (0, 0), "{change:?}");
+    assert_eq!(worker.discards().iter().sum::<u64>(), 0, "{:?}", worker.discards());
+    assert!(outside.written > rounds * 19 * SEGMENT && outside.sent > rounds * 30 * SEGMENT);
+}
+
+#[test]
 fn a_warm_worker_allocates_nothing_per_packet() {
+    let _alone = ALONE.lock().unwrap();
     let mut worker = worker();
     let mut outside = Outside::default();
     let alice = tunnel(Side::Initiator, ALICE);

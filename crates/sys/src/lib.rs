@@ -8,9 +8,11 @@
 pub mod limits;
 pub mod netns;
 pub mod poller;
+pub mod tcp;
 pub mod tun;
 pub mod udp;
 
-pub use poller::{Poller, Waker};
+pub use poller::{Interest, Poller, Waker};
+pub use tcp::TcpIo;
 pub use tun::{Tun, TunQueue};
 pub use udp::{ReceiveBuffers, UdpIo, UdpOptions, UdpSender};

@@ -20,9 +20,13 @@ const WOKEN: u64 = u64::MAX;
 /// part.
 #[derive(Debug)]
 pub struct Poller {
-    epoll: Epoll,
+    epoll: Arc<Epoll>,
     waker: Arc<EventFd>,
 }
+
+/// Changes what a [`Poller`] waits for, from any thread.
+#[derive(Clone, Debug)]
+pub struct Interest(Arc<Epoll>);
 
 /// Ends a [`Poller::wait`] from another thread.
 #[derive(Clone, Debug)]
@@ -40,13 +44,19 @@ impl Poller {
         let waker = EventFd::from_value_and_flags(0, flags)?;
         epoll.add(&waker, EpollEvent::new(EpollFlags::EPOLLIN, WOKEN))?;
 
-        Ok(Self { epoll, waker: Arc::new(waker) })
+        Ok(Self { epoll: Arc::new(epoll), waker: Arc::new(waker) })
     }
 
     /// What wakes this poller.
     #[must_use]
     pub fn waker(&self) -> Waker {
         Waker(Arc::clone(&self.waker))
+    }
+
+    /// What changes this poller's mind from elsewhere.
+    #[must_use]
+    pub fn interest(&self) -> Interest {
+        Interest(Arc::clone(&self.epoll))
     }
 
     /// Waits for `source` too; it is reported as `token`.
@@ -95,6 +105,19 @@ impl Poller {
     }
 }
 
+impl Interest {
+    /// Whether the poller reports `source`, which it waits for already, also when it is writable.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it is not waited for.
+    pub fn in_writing(&self, source: impl AsFd, token: u64, wanted: bool) -> io::Result<()> {
+        let mut flags = EpollFlags::EPOLLIN;
+        flags.set(EpollFlags::EPOLLOUT, wanted);
+        Ok(self.0.modify(source, &mut EpollEvent::new(flags, token))?)
+    }
+}
+
 impl Waker {
     /// Wakes the poller now, or at its next wait.
     pub fn wake(&self) {
@@ -119,6 +142,21 @@ mod tests {
         assert_eq!(poller.wait(None).unwrap()[..], [7]);
         assert_eq!(poller.wait(None).unwrap()[..], [7]);
         poller.remove(&reader).unwrap();
+        assert!(poller.wait(Some(Duration::ZERO)).unwrap().is_empty());
+    }
+
+    #[test]
+    fn being_writable_is_reported_while_somebody_wants_to_know() {
+        let mut poller = Poller::new().unwrap();
+        let (left, _right) = std::os::unix::net::UnixStream::pair().unwrap();
+        poller.add(&left, 7).unwrap();
+        let interest = poller.interest();
+        assert!(poller.wait(Some(Duration::ZERO)).unwrap().is_empty());
+
+        interest.in_writing(&left, 7, true).unwrap();
+        assert_eq!(poller.wait(None).unwrap()[..], [7]);
+        interest.in_writing(&left, 7, false).unwrap();
+
         assert!(poller.wait(Some(Duration::ZERO)).unwrap().is_empty());
     }
 

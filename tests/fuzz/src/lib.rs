@@ -22,6 +22,7 @@ pub struct Target {
 /// Every target, by crate and name.
 pub const TARGETS: &[Target] = &[
     target("dataplane_coalesce", dataplane::fuzz::coalesce),
+    target("dataplane_deframe", dataplane::fuzz::deframe),
     target("dataplane_ip", dataplane::fuzz::ip),
     target("dataplane_split", dataplane::fuzz::split),
     target("hub_network", hub::fuzz::network),

@@ -13,13 +13,14 @@ use foldhash::fast::RandomState;
 use wire::ip::{self, Head};
 
 use super::{MAX_ROAMED, Op, Scratch};
-use crate::classify::{Class, SocketKind, classify};
+use crate::classify::{Class, SocketKind, StreamKind, classify, classify_stream};
 use crate::coalesce::{Coalescer, write_plain};
 use crate::counters::PortCounters;
 use crate::egress::{Egress, encapsulate};
 use crate::fragment::Fragments;
+use crate::framing::{Framing, Lead, Prefix};
 use crate::icmp::{Allowances, Complaint, Gateways, MAX_ERROR, Speaker};
-use crate::io::{Offloads, Punt, StreamSink, Surroundings};
+use crate::io::{Offloads, Punt, Surroundings};
 use crate::split::SuperPacket;
 
 /// The largest fragment made: no tunnel over the Internet carries more.
@@ -31,10 +32,10 @@ pub(super) struct Tables<F> {
     fabric: F,
     gateways: Gateways,
     /// By socket id.
-    sockets: Vec<Option<SocketKind>>,
+    sockets: Vec<Option<Socket>>,
     tunnels: HashMap<TunnelKey, Entry, RandomState>,
     ports: HashMap<PortId, Port, RandomState>,
-    streams: HashMap<StreamId, Box<dyn StreamSink>, RandomState>,
+    streams: HashMap<StreamId, Stream, RandomState>,
     totals: Arc<PortCounters>,
 }
 
@@ -47,6 +48,18 @@ pub(super) struct Sinks<'w, S> {
     pub(super) offloads: &'w mut Offloads,
     pub(super) discards: &'w mut [u64; Discard::COUNT],
     pub(super) outside: &'w mut S,
+}
+
+#[derive(Clone, Debug)]
+struct Socket {
+    kind: SocketKind,
+    prefix: Option<Prefix>,
+}
+
+#[derive(Debug)]
+struct Stream {
+    kind: StreamKind,
+    framing: Framing,
 }
 
 #[derive(Debug)]
@@ -92,20 +105,20 @@ impl<F: Fabric> Tables<F> {
                 // An engine takes its own tunnels out; what is left is of one that broke.
                 self.tunnels.retain(|_, entry| entry.port != port);
             }
-            Op::AddSocket(id, kind) => {
+            Op::AddSocket(id, kind, prefix) => {
                 let index = usize::from(id.0);
                 if self.sockets.len() <= index {
                     self.sockets.resize(index + 1, None);
                 }
-                self.sockets[index] = Some(kind);
+                self.sockets[index] = Some(Socket { kind, prefix });
             }
             Op::RemoveSocket(id) => {
-                if let Some(kind) = self.sockets.get_mut(usize::from(id.0)) {
-                    *kind = None;
+                if let Some(socket) = self.sockets.get_mut(usize::from(id.0)) {
+                    *socket = None;
                 }
             }
-            Op::AddStream(id, sink) => {
-                self.streams.insert(id, sink);
+            Op::AddStream(id, kind) => {
+                self.streams.insert(id, Stream { kind, framing: kind.framing() });
             }
             Op::RemoveStream(id) => {
                 self.streams.remove(&id);
@@ -148,7 +161,8 @@ impl<F: Fabric> Tables<F> {
         seen_roaming: &mut ArrayVec<TunnelKey, MAX_ROAMED>,
         sinks: &mut Sinks<'_, impl Surroundings>,
     ) -> Result<(), Discard> {
-        let key = match self.class(path, datagram) {
+        let (class, datagram) = self.class(path, datagram)?;
+        let key = match class {
             Class::Tunnel(key) => key,
             Class::Control => {
                 return sinks.outside.punt(Punt::Datagram { path, bytes: datagram });
@@ -160,6 +174,9 @@ impl<F: Fabric> Tables<F> {
         let Via::Path(known) = entry.via else {
             return Err(Discard::SpoofedSource); // an inner key in the clear would bypass the outer tunnel
         };
+        if !is_possible(known.carrier, path.carrier) {
+            return Err(Discard::SpoofedSource);
+        }
         let mut opened = entry.tunnel.open(datagram)?;
         entry.counters.heard();
         self.totals.heard();
@@ -188,11 +205,43 @@ impl<F: Fabric> Tables<F> {
         }
     }
 
-    fn class(&self, path: Path, datagram: &[u8]) -> Class {
-        let Carrier::Udp(socket) = path.carrier else { return Class::Nothing };
-        match self.sockets.get(usize::from(socket.0)) {
-            Some(Some(kind)) => classify(*kind, &path, datagram),
-            Some(None) | None => Class::Nothing,
+    /// What a datagram is, and the datagram without what its socket has in front.
+    fn class<'b>(
+        &self,
+        path: Path,
+        datagram: &'b mut [u8],
+    ) -> Result<(Class, &'b mut [u8]), Discard> {
+        match path.carrier {
+            Carrier::Udp(socket) => match self.sockets.get(usize::from(socket.0)) {
+                Some(Some(Socket { kind, prefix: None })) => {
+                    Ok((classify(*kind, &path, datagram), datagram))
+                }
+                Some(Some(Socket { kind, prefix: Some(prefix) })) => {
+                    let datagram = prefix.strip(datagram).ok_or(Discard::Malformed)?;
+                    Ok((classify(*kind, &path, datagram), datagram))
+                }
+                Some(None) | None => Err(Discard::Malformed),
+            },
+            Carrier::Stream(id) => match self.streams.get(&id) {
+                Some(stream) => Ok((classify_stream(stream.kind, id, datagram), datagram)),
+                None => Err(Discard::NoTunnel),
+            },
+            Carrier::Ip { .. } => Err(Discard::Malformed),
+        }
+    }
+
+    /// What is written in front of everything that leaves by this path.
+    fn lead(&self, path: &Path) -> Result<Lead<'_>, Discard> {
+        match path.carrier {
+            Carrier::Udp(socket) => match self.sockets.get(usize::from(socket.0)) {
+                Some(Some(Socket { prefix: Some(prefix), .. })) => Ok(Lead::Bytes(prefix.bytes())),
+                _ => Ok(Lead::Nothing),
+            },
+            Carrier::Stream(id) => {
+                let stream = self.streams.get(&id).ok_or(Discard::NoRoute)?;
+                Ok(Lead::Framed(stream.framing))
+            }
+            Carrier::Ip { .. } => Ok(Lead::Nothing),
         }
     }
 
@@ -275,16 +324,22 @@ impl<F: Fabric> Tables<F> {
         sinks: &mut Sinks<'_, impl Surroundings>,
     ) -> Result<(), Discard> {
         let count = packet.count();
+        let lead = self.lead(&path)?;
+        if sinks.outside.is_choked(&path) {
+            sinks.discards[Discard::NoBuffer as usize] += count as u64;
+            return Ok(());
+        }
         for index in 0..count {
             let len = packet.len_of(index);
-            sinks.seal(tunnel, ContentKind::Packet, len, path, |out| packet.write(index, out))?;
+            let to = (path, lead);
+            sinks.seal(tunnel, ContentKind::Packet, len, to, |out| packet.write(index, out))?;
         }
         counters.sent(count as u64, packet.total() as u64);
         self.totals.sent(count as u64, packet.total() as u64);
         Ok(())
     }
 
-    /// The way through scratch memory, for nested tunnels, streams and packets that do not fit.
+    /// The way through scratch memory, for nested tunnels and packets that do not fit.
     fn send_one_by_one(
         &self,
         packet: &SuperPacket<'_>,
@@ -365,19 +420,11 @@ impl<F: Fabric> Tables<F> {
         sinks: &mut Sinks<'_, impl Surroundings>,
     ) -> Result<(), Discard> {
         let to = self.ports.get(&port).ok_or(Discard::NoTunnel)?;
-        match to.exit.ok_or(Discard::NoTunnel)? {
-            Exit::Stream(stream) => {
-                self.streams.get(&stream).ok_or(Discard::NoTunnel)?.push(content)?;
-            }
-            Exit::Tunnel(key) => {
-                let entry = self.own_entry(key, port)?;
-                match entry.via {
-                    Via::Path(path) => {
-                        sinks.seal_copy(&*entry.tunnel, kind, content, path)?;
-                    }
-                    Via::Port(outer) => self.send_nested(entry, outer, kind, content, sinks)?,
-                }
-            }
+        let Exit::Tunnel(key) = to.exit.ok_or(Discard::NoTunnel)?;
+        let entry = self.own_entry(key, port)?;
+        match entry.via {
+            Via::Path(path) => self.seal_copy(&*entry.tunnel, kind, content, path, sinks)?,
+            Via::Port(outer) => self.send_nested(entry, outer, kind, content, sinks)?,
         }
         if kind == ContentKind::Packet {
             to.counters.sent(1, content.len() as u64);
@@ -408,12 +455,30 @@ impl<F: Fabric> Tables<F> {
             Some(out) => {
                 out[frame.head..frame.head + content.len()].copy_from_slice(content);
                 let sealed = inner.tunnel.seal(kind, content.len(), out);
-                sealed.and_then(|()| sinks.seal_copy(&**tunnel, ContentKind::Inner, out, *path))
+                let kind = ContentKind::Inner;
+                sealed.and_then(|()| self.seal_copy(&**tunnel, kind, out, *path, sinks))
             }
             None => Err(Discard::TooBig),
         };
         sinks.scratch.inner = room;
         sent
+    }
+
+    fn seal_copy(
+        &self,
+        tunnel: &dyn Tunnel,
+        kind: ContentKind,
+        content: &[u8],
+        path: Path,
+        sinks: &mut Sinks<'_, impl Surroundings>,
+    ) -> Result<(), Discard> {
+        let lead = self.lead(&path)?;
+        // What an engine says has room kept for it.
+        if kind != ContentKind::Control && sinks.outside.is_choked(&path) {
+            return Err(Discard::NoBuffer);
+        }
+        let len = content.len();
+        sinks.seal(tunnel, kind, len, (path, lead), |out| out.copy_from_slice(content))
     }
 
     fn entry(&self, key: TunnelKey) -> Result<&Entry, Discard> {
@@ -438,25 +503,23 @@ impl<S: Surroundings> Sinks<'_, S> {
         tunnel: &dyn Tunnel,
         kind: ContentKind,
         len: usize,
-        path: Path,
+        to: (Path, Lead<'_>),
         write: impl FnOnce(&mut [u8]),
     ) -> Result<(), Discard> {
         if self.egress.is_full() {
             let discards = &mut *self.discards;
             self.egress.flush(self.outside, |why| discards[why as usize] += 1);
         }
-        encapsulate(tunnel, kind, len, path, self.egress, write)
+        encapsulate(tunnel, kind, len, to, self.egress, write)
     }
+}
 
-    fn seal_copy(
-        &mut self,
-        tunnel: &dyn Tunnel,
-        kind: ContentKind,
-        content: &[u8],
-        path: Path,
-    ) -> Result<(), Discard> {
-        let len = content.len();
-        self.seal(tunnel, kind, len, path, |out| out.copy_from_slice(content))
+/// Whether a peer that was on one carrier may be heard on another: it roams between addresses and
+/// sockets, but a stream is one peer's for good.
+fn is_possible(known: Carrier, seen: Carrier) -> bool {
+    match (known, seen) {
+        (Carrier::Udp(_), Carrier::Udp(_)) => true,
+        (known, seen) => known == seen,
     }
 }
 

@@ -12,6 +12,8 @@ use crate::egress::Batch;
 use crate::io::{DatagramSink, Punt, Punts, TunIo};
 use crate::testing::{Blueprint, FakeTun, SYN, now, virtio};
 
+mod carriers;
+
 const ALICE: u8 = 1;
 const BOB: u8 = 2;
 const CAROL: u8 = 3;
@@ -391,24 +393,6 @@ fn more_peers_than_sends_can_wait_lose_nothing() {
 }
 
 #[test]
-fn a_stalled_stream_costs_its_own_packets_only() {
-    let mut lab = two_sessions();
-    let taken = Stream::default();
-    lab.worker.apply(Op::AddStream(StreamId(7), Box::new(taken.clone())));
-    let exit = Exit::Stream(StreamId(7));
-    lab.worker.apply(Op::DataPlane(DataPlaneOp::SendVia { port: PortId(CAROL.into()), exit }));
-
-    for _ in 0..4 {
-        lab.host_sends(vec![0; 10], packet(WORLD, CAROL));
-    }
-    lab.host_sends(vec![0; 10], packet(WORLD, ALICE));
-
-    assert_eq!(*taken.0.lock().unwrap(), [packet(WORLD, CAROL)]);
-    assert_eq!(lab.discarded(Discard::NoBuffer), 3);
-    assert_eq!(lab.sent().len(), 1);
-}
-
-#[test]
 fn an_engines_message_leaves_inside_its_tunnel_and_is_not_counted() {
     let mut lab = two_sessions();
 
@@ -458,7 +442,7 @@ fn two_sessions() -> Lab {
         offloads: Offloads { gso: true, uso: true },
     };
     let mut worker = Worker::new(Flat, &settings);
-    worker.apply(Op::AddSocket(SocketId(0), SocketKind::OpenVpnResponder));
+    worker.apply(Op::AddSocket(SocketId(0), SocketKind::OpenVpnResponder, None));
     let counters = (0..4).map(|_| Arc::default()).collect::<Vec<Arc<PortCounters>>>();
     for (port, counters) in counters.iter().enumerate().skip(1) {
         let counters = Arc::clone(counters);
@@ -539,6 +523,7 @@ struct Outside {
     batches: Vec<(Path, usize, Vec<u8>)>,
     punts: Vec<String>,
     punts_refused: bool,
+    choked: Option<Carrier>,
 }
 
 impl TunIo for Outside {
@@ -555,6 +540,10 @@ impl DatagramSink for Outside {
     fn send(&mut self, batch: &Batch) -> Result<(), Discard> {
         self.batches.push((batch.path(), batch.segment_size(), batch.bytes().to_vec()));
         Ok(())
+    }
+
+    fn is_choked(&self, path: &Path) -> bool {
+        self.choked == Some(path.carrier)
     }
 }
 
@@ -650,20 +639,6 @@ impl Tunnel for Outer {
         let inner = datagram.get_mut(HEAD..).ok_or(Discard::Malformed)?;
         let tag = *inner.get(3).ok_or(Discard::Malformed)?;
         Ok(Opened::Inner(key(tag), inner))
-    }
-}
-
-#[derive(Clone, Debug, Default)]
-struct Stream(Arc<std::sync::Mutex<Vec<Vec<u8>>>>);
-
-impl StreamSink for Stream {
-    fn push(&self, content: &[u8]) -> Result<(), Discard> {
-        let mut queue = self.0.lock().unwrap();
-        if !queue.is_empty() {
-            return Err(Discard::NoBuffer);
-        }
-        queue.push(content.to_vec());
-        Ok(())
     }
 }
 

@@ -81,7 +81,8 @@ impl Server {
             lock(&self.0.routes).sockets.insert(id);
             let kind = SocketKind::OpenVpnResponder;
             let workers = &self.0.services.workers;
-            let epoch = workers.submit(vec![WorkerOp::AddSocket { id, kind, sockets }]);
+            let epoch =
+                workers.submit(vec![WorkerOp::AddSocket { id, kind, sockets, prefix: None }]);
             workers.wait_applied(epoch).await;
             door.sockets.push((address, id));
             lock(&self.0.listening).push(address);

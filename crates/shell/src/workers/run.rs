@@ -1,17 +1,19 @@
 //! The loop of one worker: wait, orders, network, host, flush.
 
+use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use contract::{Carrier, Discard, Fabric, SocketId};
+use contract::{Carrier, Discard, Fabric, Path, SocketId, StreamId};
 use dataplane::{Batch, DatagramSink, MAX_TUN_READ, Offloads, Op, Punt, Punts, TunIo, Worker};
 use nix::sys::prctl;
 use sys::{Poller, ReceiveBuffers, TunQueue, UdpIo};
 use tokio::sync::mpsc::Sender;
 
 use super::pace::Pace;
+use super::streams::{StreamSender, Streams, stream_of};
 use super::{Order, Shared, Side, WorkerEvent};
 
 /// How often a ready socket is read before the others have their turn.
@@ -37,6 +39,7 @@ pub(super) struct Turn<F> {
     worker: Worker<F>,
     poller: Poller,
     outside: Outside,
+    streams: Streams,
     buffers: ReceiveBuffers,
     room: Box<[u8]>,
     offloads: Offloads,
@@ -52,6 +55,9 @@ struct Outside {
     tun: Option<TunQueue>,
     /// By socket id.
     sockets: Vec<Option<Slot>>,
+    streams: HashMap<StreamId, Arc<StreamSender>>,
+    /// Messages that streams had no room for.
+    lost: usize,
     events: Sender<WorkerEvent>,
 }
 
@@ -117,7 +123,8 @@ impl<F: Fabric> Turn<F> {
             offloads: worker.offloads(),
             worker,
             poller,
-            outside: Outside { tun, sockets: Vec::new(), events },
+            outside: Outside { tun, sockets: Vec::new(), streams: HashMap::new(), lost: 0, events },
+            streams: Streams::default(),
             buffers: ReceiveBuffers::default(),
             room: vec![0; MAX_TUN_READ].into(),
             segments_refused: false,
@@ -131,8 +138,9 @@ impl<F: Fabric> Turn<F> {
         // A pause is short: the kernel's usual slack would be as long again.
         let _ = prctl::set_timerslack(TIMER_SLACK);
         let mut pace = Pace::new(Instant::now());
+        let mut patience = None;
         loop {
-            let ready = match self.poller.wait(None) {
+            let ready = match self.poller.wait(patience) {
                 Ok(ready) => ready,
                 Err(error) => {
                     tracing::error!(worker = self.index, %error, "a worker cannot wait and stops");
@@ -145,12 +153,18 @@ impl<F: Fabric> Turn<F> {
                 return;
             }
             for token in ready {
-                match u16::try_from(token) {
-                    Ok(socket) => self.serve_socket(now, SocketId(socket)),
-                    Err(_) => self.serve_host(now),
+                if let Ok(socket) = u16::try_from(token) {
+                    self.serve_socket(now, SocketId(socket));
+                } else if let Some(stream) = stream_of(token) {
+                    let sides = (&mut self.worker, &mut self.outside);
+                    self.moved += self.streams.serve(now, stream, &self.poller, sides);
+                } else {
+                    self.serve_host(now);
                 }
             }
             self.worker.flush(&mut self.outside);
+            self.streams.tidy(now, &self.poller, &self.outside.events);
+            patience = self.streams.patience(now);
             self.publish();
             let moved = std::mem::take(&mut self.moved);
             if let Some(pause) = pace.after_turn(now, Instant::now(), moved) {
@@ -164,9 +178,9 @@ impl<F: Fabric> Turn<F> {
         for order in self.side().take_orders() {
             match order {
                 Order::Op(op) => self.worker.apply(op),
-                Order::AddSocket { id, kind, io, receives } => {
+                Order::AddSocket { id, kind, io, receives, prefix } => {
                     self.remove_socket(id);
-                    self.worker.apply(Op::AddSocket(id, kind));
+                    self.worker.apply(Op::AddSocket(id, kind, prefix));
                     self.add_socket(id, io, receives);
                 }
                 Order::RemoveSocket(id) => {
@@ -174,6 +188,21 @@ impl<F: Fabric> Turn<F> {
                     self.worker.flush(&mut self.outside);
                     self.worker.apply(Op::RemoveSocket(id));
                     self.remove_socket(id);
+                }
+                Order::AddStream { id, kind, sender, read } => {
+                    self.worker.apply(Op::AddStream(id, kind));
+                    self.outside.streams.insert(id, Arc::clone(&sender));
+                    if let Some((path, mut first)) = read {
+                        let sides = (&mut self.worker, &mut self.outside);
+                        self.streams.add(now, (sender, path), &mut first, &self.poller, sides);
+                    }
+                }
+                Order::RemoveStream(id) => {
+                    // What is already sealed may still leave on it.
+                    self.worker.flush(&mut self.outside);
+                    self.worker.apply(Op::RemoveStream(id));
+                    self.outside.streams.remove(&id);
+                    self.streams.remove(now, id, &self.poller);
                 }
                 Order::Control { port, bytes } => {
                     self.worker.send_control(now, port, &bytes, &mut self.outside);
@@ -184,6 +213,7 @@ impl<F: Fabric> Turn<F> {
                 }
                 Order::Stop => {
                     self.worker.flush(&mut self.outside);
+                    self.streams.finish();
                     return std::ops::ControlFlow::Break(());
                 }
             }
@@ -239,7 +269,7 @@ impl<F: Fabric> Turn<F> {
                 Err(error) => match self.read_errors.judge(&error) {
                     ReadError::Empty => return,
                     ReadError::Packet => {
-                        self.worker.count_discard(Discard::Malformed);
+                        self.worker.count_discards(Discard::Malformed, 1);
                         continue;
                     }
                     ReadError::Device => return self.lose_host(error),
@@ -266,6 +296,8 @@ impl<F: Fabric> Turn<F> {
 
     /// Shows the counters, and says once what the kernel turned out not to do.
     fn publish(&mut self) {
+        let lost = std::mem::take(&mut self.outside.lost);
+        self.worker.count_discards(Discard::NoBuffer, lost as u64);
         let shared = self.side().discards.iter();
         for (shared, count) in shared.zip(self.worker.discards()) {
             shared.store(*count, Ordering::Relaxed);
@@ -328,8 +360,20 @@ impl TunIo for Outside {
 
 impl DatagramSink for Outside {
     fn send(&mut self, batch: &Batch) -> Result<(), Discard> {
-        let Carrier::Udp(id) = batch.path().carrier else { return Err(Discard::NoRoute) };
-        self.socket(id).ok_or(Discard::NoRoute)?.io.send(batch)
+        match batch.path().carrier {
+            Carrier::Udp(id) => self.socket(id).ok_or(Discard::NoRoute)?.io.send(batch),
+            Carrier::Stream(id) => {
+                let stream = self.streams.get(&id).ok_or(Discard::NoRoute)?;
+                self.lost += stream.send(batch.bytes());
+                Ok(())
+            }
+            Carrier::Ip { .. } => Err(Discard::NoRoute),
+        }
+    }
+
+    fn is_choked(&self, path: &Path) -> bool {
+        let Carrier::Stream(id) = path.carrier else { return false };
+        self.streams.get(&id).is_some_and(|stream| stream.is_choked())
     }
 }
 

@@ -10,6 +10,8 @@ use tokio::sync::mpsc::{self, Receiver};
 
 use super::*;
 
+mod streams;
+
 /// Longer than anything here takes; only a broken test ever waits for it.
 const PATIENCE: Duration = Duration::from_secs(20);
 const PEER: PortId = PortId(1);
@@ -97,7 +99,12 @@ impl Lab {
         let path = lab.path();
         let sockets = vec![UdpIo::new(SocketId(0), socket).unwrap()];
         lab.submit(vec![
-            WorkerOp::AddSocket { id: SocketId(0), kind: SocketKind::OpenVpnResponder, sockets },
+            WorkerOp::AddSocket {
+                id: SocketId(0),
+                kind: SocketKind::OpenVpnResponder,
+                sockets,
+                prefix: None,
+            },
             WorkerOp::DataPlane(DataPlaneOp::Install {
                 key: KEY,
                 port: PEER,

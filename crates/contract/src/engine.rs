@@ -237,6 +237,18 @@ pub struct SessionFacts {
     pub control: String,
     /// What the peer says it is.
     pub software: String,
+    /// The key of its own under which the peer came to the door, if it has one.
+    pub client_key: Option<ClientKeyFacts>,
+}
+
+/// A key that only one client has, before anybody is authenticated (OpenVPN's tls-crypt-v2).
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ClientKeyFacts {
+    /// Its name in the list of keys, in lower-case hexadecimal; a key that we did not make has
+    /// none.
+    pub id: Option<String>,
+    /// When it was made, in seconds since 1970, if it says so.
+    pub issued: Option<u64>,
 }
 
 /// Why a session ended, in the vocabulary RADIUS accounting expects (RFC 2866, 5.10).

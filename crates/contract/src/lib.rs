@@ -24,8 +24,8 @@ pub use aaa::{
 };
 pub use acceptor::{Acceptor, Arrival, Claim, Route};
 pub use engine::{
-    Answer, Ask, AskId, Command, DataPlaneOp, Engine, Event, Exit, Farewell, Fatal, Input, Notice,
-    Output, SessionFacts, TerminateCause, Transmit,
+    Answer, Ask, AskId, ClientKeyFacts, Command, DataPlaneOp, Engine, Event, Exit, Farewell, Fatal,
+    Input, Notice, Output, SessionFacts, TerminateCause, Transmit,
 };
 pub use hub::{
     AttachRequest, DnsSettings, Fabric, FabricOp, Layer, Lease, Network, NoLease, PacketHead, Plug,

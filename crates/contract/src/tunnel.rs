@@ -181,11 +181,13 @@ pub enum Discard {
     Multicast,
     /// A control datagram that no acceptor or engine wanted.
     Unwanted,
+    /// A client key that was revoked or is too old.
+    KeyRefused,
 }
 
 impl Discard {
     /// Every variant, in counter order.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Malformed,
         Self::NoTunnel,
         Self::AuthFailed,
@@ -200,6 +202,7 @@ impl Discard {
         Self::TimeExceeded,
         Self::Multicast,
         Self::Unwanted,
+        Self::KeyRefused,
     ];
 
     /// How many counters there are.
@@ -223,6 +226,7 @@ impl Discard {
             Self::TimeExceeded => "time_exceeded",
             Self::Multicast => "multicast",
             Self::Unwanted => "unwanted",
+            Self::KeyRefused => "key_refused",
         }
     }
 }

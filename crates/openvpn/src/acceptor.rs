@@ -2,9 +2,13 @@
 //!
 //! The session id that the answer to a first packet offers is an HMAC over the client's address
 //! and session id under a secret of this process. A client proves that it can receive at its
-//! address by bringing it back; only then is there a [`Session`].
+//! address by bringing it back; only then is there a [`Session`]. The one exception are clients of
+//! before OpenVPN 2.6 that have a key of their own (tls-crypt-v2): they send it once, so a session
+//! has to begin there and then; their number is bounded, and they can be refused.
 
-use std::collections::{HashMap, HashSet};
+mod strangers;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,11 +17,15 @@ use crypto::SeededRandom;
 use crypto::digest::{Hash, HmacKey};
 use kit::{SeenFilter, TokenBucket};
 
+use self::strangers::{Heard, Unproven, Wrapping};
+use crate::client_key::{ClientKeyId, UnwrappedKey, split_wrapped};
+use crate::early;
 use crate::generation::Generation;
+use crate::initiator::random_sid;
 use crate::packet::{Acks, ControlBody, ControlSid, Head, KeyId, NO_PEER_ID, Opcode};
 use crate::responder::{Responder, ResponderConfig};
 use crate::session::{Birth, Core, Session};
-use crate::wrap::{Side, Stamp, Unwrapped, WrapKeys};
+use crate::wrap::{Side, Stamp, Unwrapped, WrapKeys, brings_key};
 
 /// The stamp of every stateless answer; sessions count on from it.
 const ANSWER_ID: u32 = 1;
@@ -41,8 +49,21 @@ pub struct Door {
     /// First packets answered lately, so that a captured one is no source of traffic.
     seen: SeenFilter,
     by_sid: HashMap<ControlSid, SessionId>,
-    sessions: HashMap<SessionId, (ControlSid, u32)>,
+    sessions: BTreeMap<SessionId, Known>,
     peer_ids: HashSet<u32>,
+    unproven: Unproven,
+    /// Client keys that were revoked.
+    refused: HashSet<ClientKeyId>,
+}
+
+/// A session, as far as the door has to know it.
+#[derive(Debug)]
+struct Known {
+    sid: ControlSid,
+    peer_id: u32,
+    client_key: Option<ClientKeyId>,
+    /// Its client key was revoked: it hears nothing any more.
+    is_refused: bool,
 }
 
 impl Door {
@@ -58,8 +79,10 @@ impl Door {
             answers: answers(now, &config),
             seen: SeenFilter::new(SEEN),
             by_sid: HashMap::new(),
-            sessions: HashMap::new(),
+            sessions: BTreeMap::new(),
             peer_ids: HashSet::new(),
+            unproven: Unproven::default(),
+            refused: HashSet::new(),
             config,
         }
     }
@@ -69,6 +92,17 @@ impl Door {
         self.keys = config.protection.keys(Side::Responder);
         self.answers = answers(now, &config);
         self.config = config;
+    }
+
+    /// From now on these client keys, and no others, count as revoked: nothing that comes with one
+    /// of them is answered, nor anything that belongs to a session that began with one.
+    ///
+    /// Ending those sessions is the caller's part.
+    pub fn refuse_keys(&mut self, refused: HashSet<ClientKeyId>) {
+        for known in self.sessions.values_mut() {
+            known.is_refused = known.client_key.is_some_and(|id| refused.contains(&id));
+        }
+        self.refused = refused;
     }
 
     /// The cookie of a time slot; slots are half as long as a handshake may take.
@@ -111,16 +145,17 @@ impl Door {
         packet: &[u8],
         reply: &mut Vec<u8>,
     ) -> Result<Route, Discard> {
-        let unwrapped = self.unwrap(packet)?;
-        let body = ControlBody::parse(unwrapped.head.opcode, &unwrapped.body)
-            .map_err(|_| Discard::Malformed)?;
-        let is_first = body.message == Some(0)
-            && body.acks.as_slice().is_empty()
-            && body.payload.is_empty()
-            && unwrapped.head.key_id == KeyId::FIRST;
-        if !is_first {
-            return Err(Discard::Malformed);
-        }
+        let heard = self.hear(packet)?;
+        self.check_first(&heard.packet)?;
+        // An answer that asks for the client's key once more lets us forget it until then.
+        let asks_for_key = match &heard.wrapping {
+            Wrapping::Own(_) if heard.packet.stamp.is_some_and(Stamp::is_early) => true,
+            Wrapping::Own(own) => {
+                self.check_unproven(own)?;
+                false
+            }
+            Wrapping::Shared => false,
+        };
         let mut hash = [0; 8];
         self.secret.sign_into(&[packet], &mut hash);
         if !self.seen.insert(u64::from_be_bytes(hash)) {
@@ -129,30 +164,52 @@ impl Door {
         if !self.answers.take(now, 1) {
             return Err(Discard::RateLimited);
         }
-        let cookie = self.cookie(self.slot(now), path, unwrapped.sid);
+        if heard.wrapping.own().is_some() && !asks_for_key {
+            return Ok(Route::New);
+        }
+        let sid = heard.packet.sid;
+        let cookie = self.cookie(self.slot(now), path, sid);
         let mut acks = Acks::default();
         acks.push(0);
+        let payload: &[u8] = if asks_for_key { &early::ASK_FOR_KEY } else { &[] };
         let mut answer = Vec::with_capacity(32);
-        ControlBody { acks, acked_sid: Some(unwrapped.sid), message: Some(0), payload: &[] }
-            .write(&mut answer);
+        ControlBody { acks, acked_sid: Some(sid), message: Some(0), payload }.write(&mut answer);
         let head = Head::new(Opcode::P_CONTROL_HARD_RESET_SERVER_V2, KeyId::FIRST);
         let stamp = Stamp { time: self.config.started_at, id: ANSWER_ID };
-        *reply = self.keys.wrap(head, cookie, stamp, &answer);
+        *reply = heard.wrapping.keys(&self.keys).wrap(head, cookie, stamp, &answer);
         Ok(Route::Reply)
     }
 
-    fn on_third(&self, now: Instant, path: &Path, packet: &[u8]) -> Result<Route, Discard> {
-        self.proof(now, path, packet).map(|_| Route::New)
+    fn check_first(&self, packet: &Unwrapped) -> Result<(), Discard> {
+        let body =
+            ControlBody::parse(packet.head.opcode, &packet.body).map_err(|_| Discard::Malformed)?;
+        let is_first = body.message == Some(0)
+            && body.acks.as_slice().is_empty()
+            && body.payload.is_empty()
+            && packet.head.key_id == KeyId::FIRST;
+        if is_first { Ok(()) } else { Err(Discard::Malformed) }
     }
 
-    /// Both session ids of a packet that brings our cookie back.
+    /// Whether a client may begin a session with its first packet.
+    fn check_unproven(&mut self, own: &UnwrappedKey) -> Result<(), Discard> {
+        if self.config.client_keys.as_ref().is_none_or(|rules| rules.cookie_required) {
+            return Err(Discard::Unwanted);
+        }
+        if self.unproven.has_room(&own.mark) { Ok(()) } else { Err(Discard::RateLimited) }
+    }
+
+    fn on_third(&self, now: Instant, path: &Path, packet: &[u8]) -> Result<Route, Discard> {
+        let heard = self.hear(packet)?;
+        self.proof(now, path, &heard.packet).map(|_| Route::New)
+    }
+
+    /// The cookie that a packet brings back.
     fn proof(
         &self,
         now: Instant,
         path: &Path,
-        packet: &[u8],
-    ) -> Result<(ControlSid, ControlSid), Discard> {
-        let unwrapped = self.unwrap(packet)?;
+        unwrapped: &Unwrapped,
+    ) -> Result<ControlSid, Discard> {
         let body = ControlBody::parse(unwrapped.head.opcode, &unwrapped.body)
             .map_err(|_| Discard::Malformed)?;
         // A lost acknowledgement may be made good by the first TLS packet, nothing later.
@@ -163,11 +220,27 @@ impl Door {
         if !self.is_our_cookie(now, path, unwrapped.sid, cookie) {
             return Err(Discard::Unwanted);
         }
-        Ok((unwrapped.sid, cookie))
+        Ok(cookie)
     }
 
-    fn unwrap(&self, packet: &[u8]) -> Result<Unwrapped, Discard> {
-        self.keys.unwrap(packet)
+    /// Removes the wrapping of a packet that belongs to no session.
+    fn hear(&self, packet: &[u8]) -> Result<Heard, Discard> {
+        let head = Head::from_byte(*packet.first().ok_or(Discard::Malformed)?);
+        if !brings_key(head.opcode) {
+            if !self.config.takes_shared_key {
+                return Err(Discard::Unwanted);
+            }
+            return Ok(Heard { packet: self.keys.unwrap(packet)?, wrapping: Wrapping::Shared });
+        }
+        let rules = self.config.client_keys.as_ref().ok_or(Discard::Unwanted)?;
+        let (protected, wrapped) = split_wrapped(packet)?;
+        let own = Box::new(rules.server_key.unwrap(wrapped)?);
+        let is_revoked = own.metadata.id.is_some_and(|id| self.refused.contains(&id));
+        if is_revoked || !rules.is_young(own.metadata.issued) {
+            return Err(Discard::KeyRefused);
+        }
+        let packet = WrapKeys::tls_crypt(&own.key, Side::Responder).unwrap(protected)?;
+        Ok(Heard { packet, wrapping: Wrapping::Own(own) })
     }
 
     fn free_peer_id(&self, port: PortId) -> Option<u32> {
@@ -209,11 +282,18 @@ impl Acceptor for Door {
             return Route::Discard(Discard::Malformed);
         };
         if let Some(session) = self.by_sid.get(&ControlSid(*sid)) {
-            return Route::Session(*session);
+            return match self.sessions.get(session) {
+                Some(known) if known.is_refused => Route::Discard(Discard::KeyRefused),
+                _ => Route::Session(*session),
+            };
         }
         let route = match Head::from_byte(first).opcode {
-            Opcode::P_CONTROL_HARD_RESET_CLIENT_V2 => self.on_first(now, path, datagram, reply),
-            Opcode::P_ACK_V1 | Opcode::P_CONTROL_V1 => self.on_third(now, path, datagram),
+            Opcode::P_CONTROL_HARD_RESET_CLIENT_V2 | Opcode::P_CONTROL_HARD_RESET_CLIENT_V3 => {
+                self.on_first(now, path, datagram, reply)
+            }
+            Opcode::P_ACK_V1 | Opcode::P_CONTROL_V1 | Opcode::P_CONTROL_WKC_V1 => {
+                self.on_third(now, path, datagram)
+            }
             _ => Err(Discard::Unwanted),
         };
         route.unwrap_or_else(Route::Discard)
@@ -230,10 +310,33 @@ impl Acceptor for Door {
         if self.sessions.len() >= self.config.max_sessions {
             return None;
         }
-        let (peer_sid, sid) = self.proof(now, &arrival.path, arrival.datagram).ok()?;
+        let Heard { packet, wrapping } = self.hear(arrival.datagram).ok()?;
+        let mut random = SeededRandom::new(seed);
         let peer_id = self.free_peer_id(port)?;
         let responder = Responder::new(Arc::clone(&self.config), peer_id);
         let tls = responder.tls().ok()?;
+        let started_at = self.config.started_at;
+        let (sid, stamp, generation, proven) = match wrapping.own() {
+            Some(own) if packet.head.opcode == Opcode::P_CONTROL_HARD_RESET_CLIENT_V3 => {
+                self.check_first(&packet).ok()?;
+                self.check_unproven(own).ok()?;
+                let mut generation = Generation::new(now, KeyId::FIRST, tls);
+                generation.push_reset(Opcode::P_CONTROL_HARD_RESET_SERVER_V2);
+                let proven = self.unproven.insert(session, own.mark);
+                (
+                    random_sid(&mut random),
+                    Stamp { time: started_at, id: 0 },
+                    generation,
+                    Some(proven),
+                )
+            }
+            _ => {
+                let sid = self.proof(now, &arrival.path, &packet).ok()?;
+                let stamp = Stamp { time: started_at, id: ANSWER_ID };
+                (sid, stamp, Generation::after_resets(now, tls), None)
+            }
+        };
+        let own = wrapping.own().map(|own| own.metadata);
         let mut core = Core::new(
             now,
             Birth {
@@ -241,25 +344,30 @@ impl Acceptor for Door {
                 port,
                 path: arrival.path,
                 sid,
-                peer_sid: Some(peer_sid),
-                protection: Arc::clone(&self.config.protection),
-                stamp: Stamp { time: self.config.started_at, id: ANSWER_ID },
-                random: SeededRandom::new(seed),
+                peer_sid: Some(packet.sid),
+                protection: wrapping.protection(&self.config.protection),
+                client_key: own.map(|metadata| metadata.facts()),
+                proven,
+                stamp,
+                random,
                 digest: self.config.digest,
                 timing: self.config.timing(),
             },
         );
-        core.current = Some(Generation::after_resets(now, tls));
-        self.by_sid.insert(peer_sid, session);
-        self.sessions.insert(session, (peer_sid, peer_id));
+        core.current = Some(generation);
+        self.by_sid.insert(packet.sid, session);
+        let client_key = own.and_then(|metadata| metadata.id);
+        let known = Known { sid: packet.sid, peer_id, client_key, is_refused: false };
+        self.sessions.insert(session, known);
         self.peer_ids.insert(peer_id);
         Some(Session::responder(core, responder))
     }
 
     fn forget(&mut self, session: SessionId) {
-        if let Some((sid, peer_id)) = self.sessions.remove(&session) {
-            self.by_sid.remove(&sid);
-            self.peer_ids.remove(&peer_id);
+        if let Some(known) = self.sessions.remove(&session) {
+            self.by_sid.remove(&known.sid);
+            self.peer_ids.remove(&known.peer_id);
+            self.unproven.remove(session);
         }
     }
 }

@@ -4,7 +4,9 @@ use contract::Tunnel;
 use crypto::digest::Hash;
 
 use crate::cipher::Cipher;
+use crate::client_key::{ClientKey, MAX_METADATA, SERVER_KEY_LEN, ServerKey, split_wrapped};
 use crate::data::{DataKeys, DataTunnel};
+use crate::early;
 use crate::key_method::KeyRecord;
 use crate::packet::{ControlBody, KeyId, Opcode};
 use crate::peer_info::PeerInfo;
@@ -30,6 +32,29 @@ pub fn control(data: &[u8]) {
             body.write(&mut out);
             assert_eq!(ControlBody::parse(opcode, &out).ok(), Some(body));
         }
+    }
+}
+
+/// Client keys: wrapped ones of strangers, key files, answers that ask for a key, and metadata of
+/// every shape inside a key that is genuine.
+pub fn client_key(data: &[u8]) {
+    let server = ServerKey::from_bytes([7; SERVER_KEY_LEN]);
+    if let Ok((packet, wrapped)) = split_wrapped(data) {
+        assert!(!packet.is_empty() && packet.len() + wrapped.len() == data.len());
+        assert!(server.unwrap(wrapped).is_err());
+    }
+    let _ = early::wants_key(data);
+    if let Ok(text) = std::str::from_utf8(data) {
+        let _ = ServerKey::parse(text);
+        if let Ok(client) = ClientKey::parse(text) {
+            let again = ClientKey::parse(&client.to_pem());
+            assert!(again.is_ok_and(|again| again.wrapped() == client.wrapped()));
+        }
+    }
+    let key = StaticKey::from_bytes([9; 256]);
+    match server.wrap(&key, data) {
+        Ok(client) => assert!(server.unwrap(client.wrapped()).is_ok()),
+        Err(_) => assert!(data.len() > MAX_METADATA),
     }
 }
 

@@ -8,6 +8,7 @@ use wire::Malformed;
 use zeroize::Zeroizing;
 
 use crate::data::DataTunnel;
+use crate::early;
 use crate::key_method::KeyRecord;
 use crate::packet::{Acks, ControlBody, KeyId, Opcode};
 use crate::push::Messages;
@@ -32,6 +33,10 @@ pub(crate) struct Generation {
     receiver: Receiver,
     /// The first message in order is the peer's reset, which carries nothing for TLS.
     awaits_reset: bool,
+    /// Length of the wrapped key that the first message after the reset can bring along.
+    key_len: usize,
+    /// The peer wants it brought along.
+    brings_key: bool,
     tls: Tls,
     handshaked: bool,
     inbox: Inbox,
@@ -78,11 +83,18 @@ impl Generation {
             sender: Sender::new(0),
             receiver: Receiver::new(0),
             awaits_reset: true,
+            key_len: 0,
+            brings_key: false,
             tls: tls.tls,
             handshaked: false,
             inbox: Inbox::AwaitRecord { sender: tls.peer, bytes: Zeroizing::default() },
             data: None,
         }
+    }
+
+    /// Lets the peer ask for our wrapped client key, of this length, once more.
+    pub(crate) fn with_key(self, key_len: usize) -> Self {
+        Self { key_len, ..self }
     }
 
     /// A responder's first generation: the acceptor has dealt with the resets.
@@ -121,6 +133,7 @@ impl Generation {
         let mut heard = Vec::new();
         while let Some(payload) = self.receiver.next() {
             if std::mem::take(&mut self.awaits_reset) {
+                self.brings_key = self.key_len > 0 && early::wants_key(&payload);
                 continue;
             }
             let records = self.tls.receive(&payload)?;
@@ -179,8 +192,20 @@ impl Generation {
         if self.awaits_reset {
             return;
         }
-        for fragment in self.tls.take_output().chunks(FRAGMENT) {
-            self.sender.push(Opcode::P_CONTROL_V1, fragment.to_vec());
+        let output = self.tls.take_output();
+        let mut rest = output.as_slice();
+        while !rest.is_empty() {
+            // Whoever keeps nothing about us between the first packet and this one needs the key
+            // again, and room for it.
+            let (opcode, room) = if std::mem::take(&mut self.brings_key) {
+                let room = FRAGMENT.saturating_sub(self.key_len).max(1);
+                (Opcode::P_CONTROL_WKC_V1, room)
+            } else {
+                (Opcode::P_CONTROL_V1, FRAGMENT)
+            };
+            let (fragment, after) = rest.split_at(rest.len().min(room));
+            self.sender.push(opcode, fragment.to_vec());
+            rest = after;
         }
     }
 

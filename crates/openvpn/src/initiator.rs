@@ -113,7 +113,9 @@ impl Session {
                 sid: random_sid(&mut random),
                 peer_sid: None,
                 protection: Arc::clone(&config.protection),
-                stamp: Stamp { time: config.started_at, id: 0 },
+                client_key: None,
+                proven: None,
+                stamp: Stamp { time: config.started_at, id: first_id(&config) },
                 random,
                 digest: config.digest,
                 timing: Timing {
@@ -126,6 +128,14 @@ impl Session {
         );
         let role = Initiator { config, stage: Stage::AwaitRecord, ours: None, token: None };
         Self::initiator_with(core, role)
+    }
+}
+
+/// The replay counter before the first packet.
+fn first_id(config: &InitiatorConfig) -> u32 {
+    match &*config.protection {
+        Protection::TlsCryptV2(_) if !config.is_before_2_6 => Stamp::EARLY,
+        _ => 0,
     }
 }
 
@@ -148,8 +158,14 @@ impl Initiator {
             return Ok(());
         }
         let tls = self.tls().map_err(|failure| Fatal::Tls(failure.0))?;
-        let mut generation = Generation::new(now, KeyId::FIRST, tls);
-        generation.push_reset(Opcode::P_CONTROL_HARD_RESET_CLIENT_V2);
+        let (reset, key_len) = match &*self.config.protection {
+            Protection::TlsCryptV2(client) => {
+                (Opcode::P_CONTROL_HARD_RESET_CLIENT_V3, client.wrapped().len())
+            }
+            _ => (Opcode::P_CONTROL_HARD_RESET_CLIENT_V2, 0),
+        };
+        let mut generation = Generation::new(now, KeyId::FIRST, tls).with_key(key_len);
+        generation.push_reset(reset);
         core.current = Some(generation);
         Ok(())
     }

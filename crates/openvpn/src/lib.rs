@@ -6,7 +6,7 @@
 //!
 //! [`Door`] tells clients from strangers, [`Session`] is one connection of either role,
 //! [`DataTunnel`] seals and opens packets, [`Profile`] reads `.ovpn` files. Neither TCP nor
-//! Ethernet (tap), static keys, compression or tls-crypt-v2 are here.
+//! Ethernet (tap), static keys or compression are here.
 //!
 //! The protocol has no RFC; the names are those of its wire-protocol document and of the options
 //! that its users know.
@@ -15,7 +15,9 @@
 
 mod acceptor;
 mod cipher;
+mod client_key;
 mod data;
+mod early;
 pub mod fuzz;
 mod generation;
 mod initiator;
@@ -34,6 +36,10 @@ mod wrap;
 
 pub use acceptor::Door;
 pub use cipher::{Cipher, digest_name, digest_named};
+pub use client_key::{
+    BadClientKey, ClientKey, ClientKeyId, ClientKeyRules, MAX_METADATA, Metadata, SERVER_KEY_LEN,
+    ServerKey, UnwrappedKey, is_young,
+};
 pub use data::{DataKeys, DataTunnel};
 pub use initiator::InitiatorConfig;
 pub use packet::{KeyId, NO_PEER_ID, Opcode};

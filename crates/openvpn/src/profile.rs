@@ -18,6 +18,7 @@ use ipnet::IpNet;
 use pki::NameRule;
 
 use crate::cipher::Cipher;
+use crate::client_key::ClientKey;
 use crate::static_key::StaticKey;
 use crate::wrap::Protection;
 
@@ -45,7 +46,7 @@ pub struct Profile {
     pub requires_server_usage: bool,
     /// `verify-x509-name`.
     pub name: Option<NameRule>,
-    /// `tls-crypt`, `tls-auth`, or neither.
+    /// `tls-crypt-v2`, `tls-crypt`, `tls-auth`, or none.
     pub protection: Protection,
     /// `auth-user-pass`.
     pub login: Login,
@@ -183,6 +184,7 @@ pub(crate) struct Draft {
     name: Option<NameRule>,
     tls_auth: Option<(StaticKey, Option<bool>)>,
     tls_crypt: Option<StaticKey>,
+    tls_crypt_v2: Option<ClientKey>,
     key_direction: Option<bool>,
     login: Login,
     ciphers: Option<Vec<Cipher>>,
@@ -251,6 +253,7 @@ impl Default for Draft {
             name: None,
             tls_auth: None,
             tls_crypt: None,
+            tls_crypt_v2: None,
             key_direction: None,
             login: Login::None,
             ciphers: None,
@@ -305,12 +308,19 @@ impl Draft {
                 "neither a certificate (\"cert\", \"key\") nor \"auth-user-pass\": nothing to log in with",
             ));
         }
-        let protection = match (self.tls_crypt.take(), self.tls_auth.take()) {
-            (Some(_), Some(_)) => {
+        let shared = (self.tls_crypt.take(), self.tls_auth.take());
+        let protection = match (self.tls_crypt_v2.take(), shared) {
+            (_, (Some(_), Some(_))) => {
                 return Err(ProfileError::whole("both \"tls-crypt\" and \"tls-auth\"; keep one"));
             }
-            (Some(key), None) => Protection::TlsCrypt { key },
-            (None, Some((key, direction))) => {
+            (Some(_), (Some(_), _) | (_, Some(_))) => {
+                return Err(ProfileError::whole(
+                    "\"tls-crypt-v2\" beside \"tls-crypt\" or \"tls-auth\"; keep one",
+                ));
+            }
+            (Some(key), (None, None)) => Protection::TlsCryptV2(key),
+            (None, (Some(key), None)) => Protection::TlsCrypt { key },
+            (None, (None, Some((key, direction)))) => {
                 let direction = direction.or(self.key_direction);
                 if direction == Some(false) {
                     return Err(ProfileError::whole(
@@ -319,7 +329,7 @@ impl Draft {
                 }
                 Protection::TlsAuth { key, hash: self.digest, directed: direction.is_some() }
             }
-            (None, None) => Protection::None,
+            (None, (None, None)) => Protection::None,
         };
         if !self.requires_server_usage && self.name.is_none() && self.fingerprints.is_empty() {
             self.notes.push(

@@ -11,6 +11,7 @@ use crypto::digest::Hash;
 use rustls::ServerConfig;
 
 use crate::cipher::{Cipher, choose};
+use crate::client_key::ClientKeyRules;
 use crate::generation::TlsRole;
 use crate::key_method::KeyRecord;
 use crate::keys::KeySource;
@@ -54,8 +55,13 @@ impl AuthMode {
 pub struct ResponderConfig {
     /// TLS, with the verifier that fits [`auth`](Self::auth).
     pub tls: Arc<ServerConfig>,
-    /// What protects the control channel.
+    /// What protects the control channel of clients without a key of their own.
     pub protection: Arc<Protection>,
+    /// Whether there may be such clients.
+    pub takes_shared_key: bool,
+    /// Clients with a key of their own (tls-crypt-v2), which are told from others by their first
+    /// packet. They need the others' control channel to be protected, too.
+    pub client_keys: Option<Arc<ClientKeyRules>>,
     /// What a client has to show.
     pub auth: AuthMode,
     /// In order of preference.

@@ -19,11 +19,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use contract::{
-    Answer, Ask, AskId, Command, DataPlaneOp, Engine, Event, Exit, Farewell, Fatal, Input, Notice,
-    Output, Path, PortId, SessionFacts, TerminateCause, Transmit, TunnelKey, Via,
+    Answer, Ask, AskId, ClientKeyFacts, Command, DataPlaneOp, Engine, Event, Exit, Farewell, Fatal,
+    Input, Notice, Output, Path, PortId, SessionFacts, TerminateCause, Transmit, TunnelKey, Via,
 };
 use crypto::SeededRandom;
 use crypto::digest::Hash;
@@ -87,6 +88,10 @@ pub(crate) struct Core {
     pub(crate) sid: ControlSid,
     pub(crate) peer_sid: Option<ControlSid>,
     pub(crate) protection: Arc<Protection>,
+    /// What the peer's own key says of itself, if it has one.
+    client_key: Option<ClientKeyFacts>,
+    /// Told when the peer has shown that it hears us, if somebody waits for that.
+    proven: Option<Arc<AtomicBool>>,
     wrap: WrapState,
     dynamic: Option<WrapState>,
     started_at: u32,
@@ -135,6 +140,8 @@ pub(crate) struct Birth {
     pub(crate) sid: ControlSid,
     pub(crate) peer_sid: Option<ControlSid>,
     pub(crate) protection: Arc<Protection>,
+    pub(crate) client_key: Option<ClientKeyFacts>,
+    pub(crate) proven: Option<Arc<AtomicBool>>,
     /// The last replay stamp that was used already.
     pub(crate) stamp: Stamp,
     pub(crate) random: SeededRandom,
@@ -153,6 +160,8 @@ impl Core {
             peer_sid: birth.peer_sid,
             wrap: WrapState::new(keys, birth.stamp),
             protection: birth.protection,
+            client_key: birth.client_key,
+            proven: birth.proven,
             dynamic: None,
             started_at: birth.stamp.time,
             random: birth.random,
@@ -314,7 +323,7 @@ impl Core {
         });
         let tls = self.current.as_ref().map_or("TLS", |current| current.tls_version());
         let control = format!("{tls}, {}", self.protection.name());
-        SessionFacts { cipher, control, software }
+        SessionFacts { cipher, control, software, client_key: self.client_key.clone() }
     }
 
     fn remove_retired(&mut self) {
@@ -407,7 +416,8 @@ impl Core {
         let mut bytes = Vec::with_capacity(64 + body.payload.len());
         body.write(&mut bytes);
         let sid = self.sid;
-        let payload = self.wrap_for(head.key_id).wrap(head, sid, &bytes);
+        let mut payload = self.wrap_for(head.key_id).wrap(head, sid, &bytes);
+        payload.extend_from_slice(self.protection.suffix(head.opcode));
         self.output(Output::Transmit(Transmit { via: Via::Path(self.path), payload }));
     }
 
@@ -495,6 +505,8 @@ impl Session {
             return Ok(());
         }
         let Some(head) = packet.first().map(|byte| Head::from_byte(*byte)) else { return Ok(()) };
+        let protected = core.protection.protected(core.side, head.opcode, packet);
+        let Ok(packet) = protected else { return Ok(()) };
         let Ok(unwrapped) = core.wrap_for(head.key_id).open(packet) else { return Ok(()) };
         let Ok(body) = ControlBody::parse(head.opcode, &unwrapped.body) else { return Ok(()) };
         if body.acked_sid.is_some_and(|sid| sid != core.sid) {
@@ -511,6 +523,11 @@ impl Session {
         // key must not be able to move the window.
         if !core.wrap_for(head.key_id).accept(unwrapped.stamp) {
             return Ok(());
+        }
+        if body.acked_sid.is_some()
+            && let Some(proven) = core.proven.take()
+        {
+            proven.store(true, Ordering::Relaxed);
         }
         core.peer_sid = Some(unwrapped.sid);
         core.last_control = now;

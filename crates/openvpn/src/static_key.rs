@@ -92,6 +92,11 @@ impl StaticKey {
         Ok(Self(bytes))
     }
 
+    /// All of it.
+    pub(crate) fn bytes(&self) -> &[u8; STATIC_KEY_LEN] {
+        &self.0
+    }
+
     /// The cipher slot of one half.
     #[must_use]
     pub fn cipher(&self, half: Half) -> &[u8; 64] {

@@ -1,4 +1,5 @@
-//! What protects the control channel from strangers: tls-auth, tls-crypt, or nothing.
+//! What protects the control channel from strangers: tls-auth, tls-crypt (with a key that all share
+//! or with one of the client's own), or nothing.
 //!
 //! ```text
 //! tls-auth   op sid  HMAC        replay_id time  body             HMAC over replay_id time op sid body
@@ -14,7 +15,8 @@ use crypto::digest::{Hash, HmacKey};
 use kit::ReplayWindow;
 use zeroize::Zeroizing;
 
-use crate::packet::{ControlSid, Head};
+use crate::client_key::{ClientKey, split_wrapped};
+use crate::packet::{ControlSid, Head, Opcode};
 use crate::static_key::{Half, StaticKey};
 
 const SID_END: usize = 9;
@@ -49,6 +51,8 @@ pub enum Protection {
         /// The shared key.
         key: StaticKey,
     },
+    /// `tls-crypt-v2`: as tls-crypt, with a key of the client's own, which it brings along.
+    TlsCryptV2(ClientKey),
 }
 
 impl Protection {
@@ -59,6 +63,7 @@ impl Protection {
             Self::None => "none",
             Self::TlsAuth { .. } => "tls-auth",
             Self::TlsCrypt { .. } => "tls-crypt",
+            Self::TlsCryptV2(_) => "tls-crypt-v2",
         }
     }
 
@@ -69,6 +74,7 @@ impl Protection {
         let key = match self {
             Self::None => exported.clone(),
             Self::TlsAuth { key, .. } | Self::TlsCrypt { key } => exported.xor(key),
+            Self::TlsCryptV2(client) => exported.xor(client.key()),
         };
         Self::TlsCrypt { key }
     }
@@ -90,18 +96,42 @@ impl Protection {
                     open: HmacKey::new(*hash, &key.hmac(open)[..len]),
                 }
             }
-            Self::TlsCrypt { key } => {
-                let seal = match side {
-                    Side::Responder => Half::K0,
-                    Side::Initiator => Half::K1,
-                };
-                WrapKeys::TlsCrypt {
-                    seal: CryptKeys::new(key, seal),
-                    open: CryptKeys::new(key, seal.other()),
-                }
-            }
+            Self::TlsCrypt { key } => WrapKeys::tls_crypt(key, side),
+            Self::TlsCryptV2(client) => WrapKeys::tls_crypt(client.key(), side),
         }
     }
+
+    /// What follows an initiator's packet of this kind, outside its protection.
+    pub(crate) fn suffix(&self, opcode: Opcode) -> &[u8] {
+        match self {
+            Self::TlsCryptV2(client) if brings_key(opcode) => client.wrapped(),
+            _ => &[],
+        }
+    }
+
+    /// The part of a peer's packet that is protected. A client key that comes along again is not
+    /// looked at: the session has its own.
+    ///
+    /// # Errors
+    ///
+    /// `Malformed` if the packet is of a kind that has no place here, or too short for its key.
+    pub(crate) fn protected<'p>(
+        &self,
+        side: Side,
+        opcode: Opcode,
+        packet: &'p [u8],
+    ) -> Result<&'p [u8], Discard> {
+        match (self, side) {
+            _ if !brings_key(opcode) => Ok(packet),
+            (Self::TlsCryptV2(_), Side::Responder) => split_wrapped(packet).map(|(own, _)| own),
+            _ => Err(Discard::Malformed),
+        }
+    }
+}
+
+/// Whether packets of this kind end in a wrapped client key.
+pub(crate) fn brings_key(opcode: Opcode) -> bool {
+    matches!(opcode, Opcode::P_CONTROL_HARD_RESET_CLIENT_V3 | Opcode::P_CONTROL_WKC_V1)
 }
 
 /// Keys ready for use; shared by every session of a door.
@@ -169,6 +199,15 @@ pub struct Unwrapped {
 }
 
 impl WrapKeys {
+    /// The keys of tls-crypt for one end.
+    pub(crate) fn tls_crypt(key: &StaticKey, side: Side) -> Self {
+        let seal = match side {
+            Side::Responder => Half::K0,
+            Side::Initiator => Half::K1,
+        };
+        Self::TlsCrypt { seal: CryptKeys::new(key, seal), open: CryptKeys::new(key, seal.other()) }
+    }
+
     /// Protects one packet.
     #[must_use]
     pub fn wrap(&self, head: Head, sid: ControlSid, stamp: Stamp, body: &[u8]) -> Vec<u8> {
@@ -240,6 +279,17 @@ impl WrapKeys {
             }
         };
         Ok(Unwrapped { head, sid, stamp, body })
+    }
+}
+
+impl Stamp {
+    /// Before the first stamp of a client that can be answered without keeping anything about it:
+    /// told by the highest byte of the counter.
+    pub(crate) const EARLY: u32 = 0x0f00_0000;
+
+    /// Whether the sender understands flags in the answer to its first packet.
+    pub(crate) fn is_early(self) -> bool {
+        self.id & 0xff00_0000 == Self::EARLY
     }
 }
 

@@ -44,6 +44,8 @@ pub(crate) fn responder(
     Ok(ResponderConfig {
         tls: Arc::new(server_tls(door, auth.wants_certificate(), around)?),
         protection: Arc::new(protection),
+        takes_shared_key: true,
+        client_keys: None,
         auth,
         ciphers: door.ciphers.iter().map(|name| cipher(*name)).collect(),
         digest: hash(door.digest),

@@ -26,6 +26,7 @@ pub const TARGETS: &[Target] = &[
     target("dataplane_ip", dataplane::fuzz::ip),
     target("dataplane_split", dataplane::fuzz::split),
     target("hub_network", hub::fuzz::network),
+    target("openvpn_client_key", openvpn::fuzz::client_key),
     target("openvpn_control", openvpn::fuzz::control),
     target("openvpn_data", openvpn::fuzz::data),
     target("openvpn_messages", openvpn::fuzz::messages),

@@ -10,6 +10,7 @@ use pki::NameRule;
 use super::table::{self, Standing};
 use super::{Block, Draft, DraftRemote, Line, Login, ProfileError, Proto, ReadFile};
 use crate::cipher::{Cipher, digest_named};
+use crate::client_key::ClientKey;
 use crate::static_key::StaticKey;
 
 /// Obeys one line.
@@ -55,6 +56,10 @@ pub(super) fn apply(
         },
         "verify-x509-name" => draft.name = Some(name_rule(line)?),
         "tls-crypt" => draft.tls_crypt = Some(static_key(line, read)?),
+        "tls-crypt-v2" => {
+            let key = ClientKey::parse(&text(line, read)?).map_err(|why| line.error(why))?;
+            draft.tls_crypt_v2 = Some(key);
+        }
         "tls-auth" => {
             let direction = line.word(1).map(|word| direction(line, word)).transpose()?;
             draft.tls_auth = Some((static_key(line, read)?, direction));

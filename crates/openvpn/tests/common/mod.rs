@@ -17,7 +17,8 @@ use contract::{
 };
 use crypto::digest::Hash;
 use openvpn::{
-    AuthMode, Cipher, Door, InitiatorConfig, Protection, ResponderConfig, Session, StaticKey,
+    AuthMode, Cipher, ClientKeyRules, Door, InitiatorConfig, Protection, ResponderConfig, Session,
+    StaticKey,
 };
 use pki::{ClientCertificate, ClientChainVerifier, ServerChainVerifier, ServerRules};
 use rcgen::{
@@ -89,6 +90,8 @@ pub fn static_key(byte: u8) -> StaticKey {
 pub struct Setup {
     pub protection: Protection,
     pub client_protection: Option<Protection>,
+    pub takes_shared_key: bool,
+    pub client_keys: Option<ClientKeyRules>,
     pub auth: AuthMode,
     pub server_ciphers: Vec<Cipher>,
     pub client_ciphers: Vec<Cipher>,
@@ -109,6 +112,8 @@ impl Default for Setup {
         Self {
             protection: Protection::TlsCrypt { key: static_key(0) },
             client_protection: None,
+            takes_shared_key: true,
+            client_keys: None,
             auth: AuthMode::Both,
             server_ciphers: vec![Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305, Cipher::Aes128Cbc],
             client_ciphers: vec![Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305],
@@ -154,6 +159,8 @@ impl Setup {
         Arc::new(ResponderConfig {
             tls: Arc::new(tls),
             protection: Arc::new(self.protection.clone()),
+            takes_shared_key: self.takes_shared_key,
+            client_keys: self.client_keys.clone().map(Arc::new),
             auth: self.auth,
             ciphers: self.server_ciphers.clone(),
             digest: self.digest,

@@ -33,7 +33,7 @@ const LAYERS: &[(Kind, &[&str])] = &[
     (Kind::Pure, &["kit", "telemetry"]),
     (Kind::Test, &["simnet"]),
     (Kind::Pure, &["pki"]),
-    (Kind::Pure, &["hub", "aaa", "openvpn"]),
+    (Kind::Pure, &["hub", "aaa", "openvpn", "proxy"]),
     (Kind::Pure, &["dataplane"]),
     (Kind::Unsafe, &["sys"]),
     (Kind::Pure, &["config"]),

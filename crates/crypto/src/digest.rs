@@ -46,6 +46,16 @@ pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     hash.finalize().into()
 }
 
+/// MD5 of the parts, one after the other: only for what an old protocol prescribes (RFC 7616).
+#[must_use]
+pub fn dangerous_md5(parts: &[&[u8]]) -> [u8; 16] {
+    let mut hash = Md5::new();
+    for part in parts {
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
 /// An HMAC key; cheap to use many times.
 #[derive(Clone)]
 pub struct HmacKey(Inner);

@@ -32,6 +32,8 @@ pub const TARGETS: &[Target] = &[
     target("openvpn_messages", openvpn::fuzz::messages),
     target("openvpn_profile", openvpn::fuzz::profile),
     target("openvpn_reliable", openvpn::fuzz::reliable),
+    target("proxy_http", proxy::fuzz::http),
+    target("proxy_socks", proxy::fuzz::socks),
     target("wire_reader", reader::reader),
 ];
 

@@ -20,8 +20,10 @@
 
 pub mod checksum;
 mod code_point;
+pub mod ethernet;
 pub mod ip;
 mod malformed;
+pub mod neighbour;
 mod reader;
 
 pub use malformed::Malformed;

@@ -141,6 +141,9 @@ const fn drop_of(discard: Discard) -> Instrument {
         Discard::Unwanted => {
             ("dropped_unwanted", "dropped: a control datagram that no session wanted")
         }
+        Discard::KeyRefused => {
+            ("dropped_key_refused", "dropped: came with a client key that is revoked or too old")
+        }
     };
     Instrument { name, unit: Unit::Packets, help, counts: Counts::Dropped(discard) }
 }

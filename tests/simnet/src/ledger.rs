@@ -55,11 +55,9 @@ impl Ledger {
                 assert!(before.is_none(), "{key:?} installed over a tunnel that is in force");
             }
             DataPlaneOp::SendVia { port, exit } => {
-                if let Exit::Tunnel(key) = exit {
-                    let tunnel = self.tunnels.get(&key);
-                    let owner = tunnel.map(|installed| installed.port);
-                    assert_eq!(owner, Some(port), "{port:?} told to send with {key:?}");
-                }
+                let Exit::Tunnel(key) = exit;
+                let owner = self.tunnels.get(&key).map(|installed| installed.port);
+                assert_eq!(owner, Some(port), "{port:?} told to send with {key:?}");
                 self.exits.insert(port, exit);
             }
             DataPlaneOp::Move { key, path } => {

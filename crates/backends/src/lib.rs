@@ -52,7 +52,7 @@ pub use identity::Identity;
 pub use password::generate_password;
 pub use profile::{ProfileInput, ProfileRemote, Transport, Wrap, openvpn_profile};
 pub use random::random_bytes;
-pub use state::{StateDir, StateError, StateLock};
+pub use state::{StateDir, StateError, StateLock, hand_over_all};
 pub use static_key::{StaticKey, StaticKeyError};
 pub use store::{
     NewUser, Pools, Standing, Store, StoreError, StoredCertificate, StoredLease, User,

@@ -1,7 +1,14 @@
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
+
+/// What there may be in a state folder; a name stands for whatever begins with it.
+const OURS: [&str; 7] =
+    ["warren.db", "lock", "profiles", "clients", "host-changes.json", "sysctl-", "device-id"];
+/// `clients/PROFILE/file` is the deepest that there is.
+const MAX_DEPTH: usize = 4;
 
 /// The folder in which a server keeps everything: only its owner may look inside.
 #[derive(Clone, Debug)]
@@ -47,6 +54,15 @@ pub enum StateError {
         path: String,
         /// The owner's numeric id.
         owner: u32,
+    },
+    /// The folder is somebody else's, or the system's.
+    #[error(
+        "{path}: this folder holds other things than a server's state; choose one of its own \
+         with --state"
+    )]
+    OtherThings {
+        /// The path.
+        path: String,
     },
     /// Another server uses the folder.
     #[error(
@@ -98,6 +114,53 @@ impl StateDir {
             })?;
         }
         Ok(state)
+    }
+
+    /// Makes the folder if it is not there, and gives it, with everything of ours inside, to the
+    /// user that will open it. Only root can.
+    ///
+    /// What is not ours, such as a configuration file, stays as it is. Symbolic links are never
+    /// followed, and files that have a second name elsewhere are left alone: the folder's former
+    /// owner might have put them there.
+    ///
+    /// # Errors
+    ///
+    /// Fails if that is impossible, or the folder looks like anything but a state folder.
+    pub fn hand_over(path: &Path, uid: u32, gid: u32) -> Result<(), StateError> {
+        let io =
+            |what| move |source| StateError::Io { path: path.display().to_string(), what, source };
+        if !path.exists() {
+            make_private(path).map_err(io("cannot make the state folder"))?;
+        }
+        let folder =
+            OpenOptions::new().read(true).custom_flags(nix::libc::O_DIRECTORY).open(path).map_err(
+                |source| match source.kind() {
+                    io::ErrorKind::NotADirectory => {
+                        StateError::NotAFolder { path: path.display().to_string() }
+                    }
+                    _ => io("cannot open the state folder")(source),
+                },
+            )?;
+        let unreadable = io("cannot read the state folder");
+        let metadata = folder.metadata().map_err(unreadable)?;
+        let mode = metadata.mode() & 0o7777;
+        if mode & 0o022 != 0 {
+            return Err(StateError::WritableByOthers { path: path.display().to_string(), mode });
+        }
+        let is_ours = |name: &str| OURS.iter().any(|ours| name.starts_with(ours));
+        let names = names_in(&folder).map_err(io("cannot read the state folder"))?;
+        let is_known = |name: &String| is_ours(name) || name == "warren.toml";
+        if !names.is_empty() && !names.iter().any(is_known) {
+            return Err(StateError::OtherThings { path: path.display().to_string() });
+        }
+        let heir = Heir { uid, gid, former: metadata.uid() };
+        for name in names.iter().filter(|name| is_ours(name)) {
+            heir.take(&folder, name, MAX_DEPTH).map_err(io("cannot change the owner of"))?;
+        }
+        if (metadata.uid(), metadata.gid()) != (uid, gid) {
+            fchown(&folder, Some(uid), Some(gid)).map_err(io("cannot change the owner of"))?;
+        }
+        Ok(())
     }
 
     /// The folder itself.
@@ -181,6 +244,63 @@ impl Drop for StateLock {
     }
 }
 
+/// Makes a folder that others may read, and gives it with all that is in it to the user, in the
+/// manner of [`StateDir::hand_over`]. Only root can.
+///
+/// # Errors
+///
+/// Fails if that is impossible.
+pub fn hand_over_all(path: &Path, uid: u32, gid: u32) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o755).create(path)?;
+    let flags = nix::libc::O_DIRECTORY | nix::libc::O_NOFOLLOW;
+    let folder = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let heir = Heir { uid, gid, former: folder.metadata()?.uid() };
+    for name in names_in(&folder)? {
+        heir.take(&folder, &name, MAX_DEPTH)?;
+    }
+    fchown(&folder, Some(uid), Some(gid))
+}
+
+/// Who gets what root or the former owner had.
+#[derive(Clone, Copy, Debug)]
+struct Heir {
+    uid: u32,
+    gid: u32,
+    former: u32,
+}
+
+impl Heir {
+    fn take(self, folder: &File, name: &str, depth: usize) -> io::Result<()> {
+        // No link is followed, and nothing that is not a file makes us wait.
+        let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+        let opened = OpenOptions::new().read(true).custom_flags(flags).open(inside(folder, name));
+        // Links and sockets cannot be opened so; the server makes its socket anew.
+        let Ok(file) = opened else { return Ok(()) };
+        let metadata = file.metadata()?;
+        if metadata.is_dir() && depth > 0 {
+            for name in names_in(&file)? {
+                self.take(&file, &name, depth - 1)?;
+            }
+        }
+        let is_inherited = [0, self.former].contains(&metadata.uid());
+        let is_only_here = metadata.is_dir() || (metadata.is_file() && metadata.nlink() == 1);
+        let is_done = (metadata.uid(), metadata.gid()) == (self.uid, self.gid);
+        if is_inherited && is_only_here && !is_done {
+            fchown(&file, Some(self.uid), Some(self.gid))?;
+        }
+        Ok(())
+    }
+}
+
+fn inside(folder: &File, name: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}/{name}", folder.as_raw_fd()))
+}
+
+fn names_in(folder: &File) -> io::Result<Vec<String>> {
+    let entries = std::fs::read_dir(inside(folder, ""))?;
+    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+}
+
 fn make_private(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
@@ -213,6 +333,63 @@ mod tests {
             let refused = StateDir::open(scratch.path()).unwrap_err();
             assert!(matches!(refused, StateError::WritableByOthers { .. }), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_folder_of_other_things_is_not_handed_over() {
+        let scratch = Scratch::new();
+        fs::write(scratch.path().join("passwd"), "").unwrap();
+        fs::set_permissions(scratch.path(), Permissions::from_mode(0o755)).unwrap();
+        let (uid, gid) = (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw());
+
+        let refused = StateDir::hand_over(scratch.path(), uid, gid).unwrap_err();
+        assert!(matches!(refused, StateError::OtherThings { .. }), "{refused}");
+
+        fs::write(scratch.path().join("warren.toml"), "").unwrap();
+        StateDir::hand_over(scratch.path(), uid, gid).unwrap();
+    }
+
+    #[test]
+    fn the_heir_gets_what_is_ours_and_nothing_that_a_link_leads_to() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: needs root to give files away");
+            return;
+        }
+        let scratch = Scratch::new();
+        let state = scratch.state();
+        drop(scratch.store());
+        let outside = scratch.path().join("outside");
+        fs::write(&outside, "").unwrap();
+        fs::create_dir(state.clients()).unwrap();
+        fs::write(state.clients().join("id"), "").unwrap();
+        fs::write(state.path().join("warren.toml"), "").unwrap();
+        std::os::unix::fs::symlink(&outside, state.profiles().join("link")).unwrap();
+        fs::hard_link(&outside, state.profiles().join("second-name")).unwrap();
+
+        StateDir::hand_over(state.path(), 61_086, 61_087).unwrap();
+
+        let owner = |path: &Path| {
+            let metadata = path.symlink_metadata().unwrap();
+            (metadata.uid(), metadata.gid())
+        };
+        for heirloom in [
+            state.path().to_owned(),
+            state.database(),
+            state.clients().join("id"),
+            state.profiles(),
+        ] {
+            assert_eq!(owner(&heirloom), (61_086, 61_087), "{heirloom:?}");
+        }
+        for other in [
+            outside,
+            state.path().join("warren.toml"),
+            state.profiles().join("link"),
+            state.profiles().join("second-name"),
+        ] {
+            assert_eq!(owner(&other), (0, 0), "{other:?}");
+        }
+        StateDir::hand_over(state.path(), 0, 0).unwrap();
+        assert_eq!(owner(&state.database()), (0, 0));
     }
 
     #[test]

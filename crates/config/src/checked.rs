@@ -11,7 +11,7 @@ use crate::example;
 use crate::file::{LogTable, NetworkTable, OpenVpnTable, SECTIONS, ServerTable};
 use crate::table::{List, refuse_strangers};
 use crate::text::{
-    AuthMode, Cipher, ControlWrap, Digest, Ipv4Pool, Ipv6Pool, Level, Remote, TlsVersion,
+    AuthMode, Cipher, ControlWrap, Digest, Ipv4Pool, Ipv6Pool, Level, Remote, RunAs, TlsVersion,
 };
 
 /// Every IPv6 link carries this much (RFC 8200, 5), so the tunnel must.
@@ -113,6 +113,8 @@ pub struct Log {
 pub struct Server {
     /// Packet threads; `None` for one per core but one.
     pub workers: Option<NonZeroUsize>,
+    /// Whom a server that is started as root turns into.
+    pub user: RunAs,
 }
 
 impl Default for Config {
@@ -128,11 +130,23 @@ impl Config {
     ///
     /// One line that says where, what is wrong and what to do.
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
-        let Some(path) = path else {
-            return Ok(Self::default());
-        };
+        path.map_or_else(
+            || Ok(Self::default()),
+            |path| Self::load_with(path, || std::fs::read_to_string(path)),
+        )
+    }
+
+    /// As [`load`](Self::load), where somebody else has to read the file.
+    ///
+    /// # Errors
+    ///
+    /// One line that says where, what is wrong and what to do.
+    pub fn load_with(
+        path: &Path,
+        read: impl FnOnce() -> std::io::Result<String>,
+    ) -> Result<Self, ConfigError> {
         let name = path.display().to_string().escape_debug().to_string();
-        let text = std::fs::read_to_string(path).map_err(|e| {
+        let text = read().map_err(|e| {
             let what = match e.kind() {
                 std::io::ErrorKind::NotFound => {
                     "there is no such file; `warren config example` writes one".to_owned()
@@ -172,7 +186,7 @@ impl Config {
             network: network(NetworkTable::read(root, &source)?, &source)?,
             doors: Doors { openvpn: openvpn(OpenVpnTable::read(root, &source)?, &source)? },
             log: Log { level: log.level.value },
-            server: Server { workers: NonZeroUsize::new(workers) },
+            server: Server { workers: NonZeroUsize::new(workers), user: server.user.value },
         })
     }
 

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use crate::table::{List, Section, table};
 use crate::text::{
     AuthMode, Cipher, ControlWrap, Digest, Domain, Ipv4Pool, Ipv6Pool, Level, NetworkName,
-    OptionalRemote, TlsVersion, Whole,
+    OptionalRemote, RunAs, TlsVersion, Whole,
 };
 
 /// All tables, in the order of the example file.
@@ -107,5 +107,10 @@ table! {
     ServerTable {
         workers: Whole<0, 256> = "0", "threads",
             "Threads that carry packets. 0 takes one per processor core but one, at least one.";
+        user: RunAs = r#""auto""#, "",
+            "Whom the server turns into once it is started as root. \"auto\" takes the account \
+            warren if there is one, or else a number that no account has. \"root\" stays root, \
+            which makes every mistake in this program root's. Anything but \"auto\" is believed \
+            only in a file that nobody but root can change or replace.";
     }
 }

@@ -94,6 +94,7 @@ level = "debug"
 
 [server]
 workers = 3
+user = "vpn"
 "#;
 
 #[test]
@@ -123,6 +124,7 @@ fn all_keys_together_are_read() {
         Some(Remote { host: "vpn.example.org".to_owned(), port: Some(443) })
     );
     assert_eq!(config.server.workers.map(usize::from), Some(3));
+    assert_eq!(config.server.user, RunAs::Account("vpn".to_owned()));
 }
 
 #[test]

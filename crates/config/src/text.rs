@@ -260,6 +260,50 @@ impl Text for NetworkName {
     }
 }
 
+/// Whom a server that is started as root turns into.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum RunAs {
+    /// The account `warren`, or a number that no account has.
+    #[default]
+    Auto,
+    /// Nobody else: it stays root.
+    Root,
+    /// This account.
+    Account(String),
+}
+
+impl Text for RunAs {
+    fn form() -> String {
+        "\"auto\", \"root\" or the name of an account".to_owned()
+    }
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => return Ok(Self::Auto),
+            "root" => return Ok(Self::Root),
+            _ => {}
+        }
+        // useradd(8), and the dots that other systems allow.
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+        let good = (1..=32).contains(&text.len())
+            && text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+            && text.bytes().all(plain);
+        if good {
+            Ok(Self::Account(text.to_owned()))
+        } else {
+            Err(format!("{text:?} cannot be an account; write {}", Self::form()))
+        }
+    }
+}
+
+impl FromStr for RunAs {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::from_text(text)
+    }
+}
+
 /// Where members' IPv4 addresses come from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Ipv4Pool(pub(crate) Option<Ipv4Net>);

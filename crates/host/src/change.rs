@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::dns::{LinkDns, ResolvConf, Restored};
 use crate::error::HostError;
 use crate::journal::Journal;
+use crate::keeper::Names;
 use crate::nft::{self, Ruleset};
 use crate::place::Place;
 use crate::route::{Link, Refusal, Route, Routing, Rule, is_one_of};
@@ -80,7 +81,7 @@ impl Change {
     }
 
     /// Makes the change; after an error, nothing has changed.
-    fn make(&self) -> Result<Made, HostError> {
+    fn make(&self, names: Names<'_>) -> Result<Made, HostError> {
         let made = match self {
             Self::Address { link, address } => {
                 Routing::open().and_then(|mut routing| routing.add_address(link.index, *address))
@@ -96,8 +97,8 @@ impl Change {
             Self::Hold { setting, place, state } => {
                 return sysctl::hold(*setting, place, state).map(|()| Made::Yes);
             }
-            Self::LinkDns { dns, .. } => return dns.make().map(|()| Made::Yes),
-            Self::ResolvConf(file) => return file.make().map(|()| Made::Yes),
+            Self::LinkDns { dns, .. } => return names.set_link(dns).map(|()| Made::Yes),
+            Self::ResolvConf(file) => return names.write(file).map(|()| Made::Yes),
         };
         match made {
             Ok(()) => Ok(Made::Yes),
@@ -107,7 +108,7 @@ impl Change {
     }
 
     /// Undoes the change; doing so twice, or without having made it, is harmless.
-    pub(crate) fn undo(&self) -> Result<Undone, HostError> {
+    pub(crate) fn undo(&self, names: Names<'_>) -> Result<Undone, HostError> {
         let removed = match self {
             Self::Address { link, address } => {
                 on_link(link, |routing| routing.remove_address(link.index, *address))
@@ -130,12 +131,12 @@ impl Change {
             Self::LinkDns { link, dns } => {
                 let exists = Routing::open().and_then(|mut routing| routing.exists(link));
                 return match exists.map_err(HostError::kernel("list interfaces"))? {
-                    true => dns.undo().map(|()| Undone::Yes),
+                    true => names.revert_link(dns).map(|()| Undone::Yes),
                     false => Ok(Undone::NothingToDo),
                 };
             }
             Self::ResolvConf(file) => {
-                return Ok(match file.undo()? {
+                return Ok(match names.restore(file)? {
                     Restored::Yes => Undone::Yes,
                     Restored::NothingToDo => Undone::NothingToDo,
                     Restored::ChangedByOthers => {
@@ -224,7 +225,7 @@ impl Ledger {
             want.iter().filter(|change| !self.made.contains(change)).cloned().collect();
         self.journal.note(&fresh)?;
         for (at, change) in fresh.iter().enumerate() {
-            match change.make() {
+            match change.make(self.journal.names()) {
                 Ok(Made::Yes) => {
                     let replaced: Vec<_> =
                         self.made.extract_if(.., |old| change.replaces(old)).collect();
@@ -280,7 +281,7 @@ impl Ledger {
         let mut done = Vec::new();
         changes.reverse();
         for change in changes {
-            match change.undo() {
+            match change.undo(self.journal.names()) {
                 Ok(Undone::Left(why)) => lines.push(format!("{change} stays: {why}")),
                 Ok(Undone::Yes | Undone::NothingToDo) => {}
                 Err(error) => {

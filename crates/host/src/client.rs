@@ -6,7 +6,7 @@ use contract::{DnsSettings, Lease};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::change::{Change, Ledger};
-use crate::dns::{self, LinkDns, ResolvConf};
+use crate::dns::{self, LinkDns};
 use crate::error::HostError;
 use crate::journal::Journal;
 use crate::nft::{self, Ruleset};
@@ -320,8 +320,8 @@ impl ClientHost {
             _ => None,
         });
         let file = match present {
-            Some(file) => file.with(settings)?,
-            None => ResolvConf::plan(settings)?,
+            Some(file) => self.journal.names().replan(file, settings)?,
+            None => self.journal.names().plan(settings)?,
         };
         Ok(Change::ResolvConf(file))
     }

@@ -22,6 +22,8 @@ const RESOLVECTL_PATIENCE: Duration = Duration::from_secs(5);
 const RESOLVECTL_POLL: Duration = Duration::from_millis(10);
 /// glibc ignores the others (resolv.conf(5), `MAXNS`).
 const MAX_SERVERS: usize = 3;
+/// `IFNAMSIZ` without the terminating zero (linux/if.h).
+const MAX_LINK_NAME: usize = 15;
 const HEADER: &str = "# Written by Warren while it is connected; the former content comes back.\n";
 
 /// Finds `resolvectl`, if systemd-resolved runs.
@@ -70,6 +72,16 @@ impl LinkDns {
             domains.push("~.".to_owned());
         }
         Self { link: link.to_owned(), servers: settings.servers.clone(), domains }
+    }
+
+    /// Whether each word is a name or an address, as in everything that [`new`](Self::new) makes:
+    /// none can pass for an option.
+    pub(crate) fn is_harmless(&self) -> bool {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let is_link = (1..=MAX_LINK_NAME).contains(&self.link.len())
+            && !self.link.starts_with(['-', '.'])
+            && self.link.bytes().all(plain);
+        is_link && self.domains.iter().all(|domain| domain == "~." || is_host_name(domain))
     }
 
     /// Tells systemd-resolved; all or nothing.
@@ -141,7 +153,7 @@ enum Original {
 }
 
 /// What became of the file.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) enum Restored {
     /// It is as it was found.
     Yes,
@@ -174,6 +186,16 @@ impl ResolvConf {
         let path = Path::new(RESOLV_CONF);
         let present = Original::look(path).map_err(HostError::file(path, "read"))?;
         if changed == *self || self.wrote(&present) { Ok(changed) } else { Self::plan(settings) }
+    }
+
+    /// Whether neither writing nor restoring it can make a program of it: no file that this
+    /// program found or wrote itself is otherwise.
+    pub(crate) fn is_harmless(&self) -> bool {
+        let is_plain = match &self.original {
+            Original::File { mode, .. } => mode & 0o7000 == 0,
+            Original::Missing | Original::Symlink { .. } => true,
+        };
+        is_plain && self.written.starts_with(HEADER)
     }
 
     fn wrote(&self, present: &Original) -> bool {

@@ -77,6 +77,9 @@ pub enum HostError {
     /// `resolvectl` failed.
     #[error("resolvectl: {0}: check systemd-resolved, or turn off setting name servers")]
     Resolvectl(String),
+    /// The process that keeps root's rights could not do it, and says why.
+    #[error("{0}")]
+    Keeper(String),
 }
 
 impl HostError {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::change::{Change, Undone};
 use crate::error::HostError;
+use crate::keeper::{Keeper, Names};
 use crate::place::{Place, remove_file, replace_file};
 
 const FILE: &str = "host-changes.json";
@@ -25,6 +26,7 @@ pub struct Journal(Arc<Shared>);
 struct Shared {
     state: PathBuf,
     place: Place,
+    keeper: Option<Keeper>,
     entries: Mutex<Vec<Entry>>,
 }
 
@@ -43,6 +45,16 @@ impl Journal {
     ///
     /// Fails if the file can be neither read nor made sense of.
     pub fn open(state: &Path) -> Result<Self, HostError> {
+        Self::open_with(state, None)
+    }
+
+    /// The same in a process that is not root any more: what only root can change is changed by
+    /// the keeper.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_with(state: &Path, keeper: Option<&Keeper>) -> Result<Self, HostError> {
         let path = state.join(FILE);
         let entries = match fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
@@ -53,7 +65,8 @@ impl Journal {
         // The same folder by another name is the same holder of settings.
         let state = fs::canonicalize(state).map_err(HostError::file(state, "open"))?;
         let place = Place::here()?;
-        Ok(Self(Arc::new(Shared { state, place, entries: Mutex::new(entries) })))
+        let keeper = keeper.cloned();
+        Ok(Self(Arc::new(Shared { state, place, keeper, entries: Mutex::new(entries) })))
     }
 
     /// Undoes what an earlier run left, newest first; returns what was repaired and what could
@@ -75,7 +88,7 @@ impl Journal {
         let mut left = Vec::new();
         for entry in entries.drain(..).rev() {
             let change = &entry.change;
-            match change.undo() {
+            match change.undo(self.names()) {
                 Ok(Undone::Yes) => {
                     lines.push(format!("undone after a run that was cut off: {change}"))
                 }
@@ -91,6 +104,11 @@ impl Journal {
         *entries = left;
         self.save(&entries)?;
         Ok(lines)
+    }
+
+    /// Who changes name servers.
+    pub(crate) fn names(&self) -> Names<'_> {
+        Names(self.0.keeper.as_ref())
     }
 
     /// The state folder.

@@ -12,7 +12,7 @@ use contract::{
     Plug, PortId, Secret, SessionFacts, SocketId, TerminateCause, Via, WallClock,
 };
 use dataplane::SocketKind;
-use host::{ClientHost, ClientPlan, Journal};
+use host::{ClientHost, ClientPlan, Journal, Keeper};
 use hub::{AnyFabric, Uplink};
 use openvpn::{Family, InitiatorConfig, Profile, Remote, Session};
 use sys::{Tun, UdpIo, UdpOptions};
@@ -53,6 +53,8 @@ pub struct ClientConfig {
     pub login: Option<(String, Secret)>,
     /// Where changes to the host are written down.
     pub state: PathBuf,
+    /// What keeps root's rights, if we have given them up.
+    pub keeper: Option<Keeper>,
 }
 
 /// What a client reports while it runs.
@@ -99,6 +101,7 @@ pub struct Client {
     initiator: Arc<InitiatorConfig>,
     clock: Arc<WallClock>,
     journal: Journal,
+    keeper: Option<Keeper>,
     device: String,
     mark: Option<u32>,
     workers: Workers,
@@ -112,11 +115,12 @@ pub struct Client {
 /// Undoes what clients that were cut off left behind: each of them had a folder in `clients`.
 ///
 /// Folders that somebody works with are left alone.
-pub fn repair_clients(clients: &std::path::Path) {
+pub fn repair_clients(clients: &std::path::Path, keeper: Option<&Keeper>) {
     for entry in std::fs::read_dir(clients).into_iter().flatten().flatten() {
         let repaired = StateDir::open(entry.path()).ok().and_then(|folder| {
             let _lock = folder.lock().ok()?;
-            Some(Journal::open(folder.path()).and_then(|journal| journal.repair()))
+            let journal = Journal::open_with(folder.path(), keeper);
+            Some(journal.and_then(|journal| journal.repair()))
         });
         match repaired {
             None => {}
@@ -146,14 +150,15 @@ impl Client {
     ///
     /// One line; nothing has been changed then.
     pub fn start(start: ClientConfig) -> Result<Self, ClientFailure> {
-        let ClientConfig { profile, login, state } = start;
+        let ClientConfig { profile, login, state, keeper } = start;
         let clock = clock::start();
         let device = device_id(&state).map_err(|error| cannot("the device's id")(&error))?;
         let initiator = door::initiator(&profile, login, device, &clock).map_err(ClientFailure)?;
         for note in &profile.notes {
             info!("{note}");
         }
-        let journal = Journal::open(&state).map_err(|error| ClientFailure(error.to_string()))?;
+        let journal = Journal::open_with(&state, keeper.as_ref())
+            .map_err(|error| ClientFailure(error.to_string()))?;
         let repaired = journal.repair().map_err(|error| ClientFailure(error.to_string()))?;
         for line in repaired {
             warn!("{line}");
@@ -181,6 +186,7 @@ impl Client {
             initiator: Arc::new(initiator),
             clock,
             journal,
+            keeper,
             device,
             mark,
             workers,
@@ -283,6 +289,10 @@ impl Client {
             Some(Family::V4) => address.is_ipv4(),
             Some(Family::V6) => address.is_ipv6(),
         };
+        if let Some(keeper) = self.keeper.clone() {
+            // The host's name servers may be others by now.
+            let _ = tokio::task::spawn_blocking(move || keeper.refresh_names()).await;
+        }
         let lookup = tokio::net::lookup_host((host.as_str(), port));
         match tokio::time::timeout(RESOLVE_TIME, lookup).await {
             Ok(Ok(found)) => {

@@ -23,4 +23,6 @@ pub mod workers;
 
 pub use client::{Client, ClientConfig, ClientEvent, ClientFailure, repair_clients};
 pub use driver::{SessionInfo, Which};
-pub use server::{Changed, DoorInfo, ReloadError, Server, ServerConfig, StartError, Summary};
+pub use server::{
+    Changed, ConfigReader, DoorInfo, ReloadError, Server, ServerConfig, StartError, Summary,
+};

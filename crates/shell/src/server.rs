@@ -16,7 +16,7 @@ use contract::{
     Authenticator, Carrier, Discard, DnsSettings, Farewell, PortId, SocketId, WallClock,
 };
 use dataplane::{Offloads, PortTotals};
-use host::{Journal, ServerHost, ServerPlan};
+use host::{Journal, Keeper, ServerHost, ServerPlan};
 use hub::{AnyFabric, HubNetwork, NetworkSettings, Switch, SwitchPolicy, SwitchSettings};
 use ipnet::{IpNet, Ipv6Net};
 use openvpn::Door;
@@ -43,12 +43,31 @@ const WATCH_EVERY: Duration = Duration::from_secs(1);
 pub struct ServerConfig {
     /// The checked configuration.
     pub config: Config,
-    /// Where it came from, to read it again.
-    pub config_path: Option<PathBuf>,
+    /// Reads it again.
+    pub config_reader: ConfigReader,
+    /// What keeps root's rights, if we have given them up.
+    pub keeper: Option<Keeper>,
     /// The state folder.
     pub state: PathBuf,
     /// Users, certificates, settings.
     pub store: Arc<Store>,
+}
+
+/// Reads the configuration again, from wherever it came.
+#[derive(Clone)]
+pub struct ConfigReader(Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>);
+
+impl ConfigReader {
+    /// Reads by `read`, which may block.
+    pub fn new(read: impl Fn() -> Result<Config, ConfigError> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+}
+
+impl fmt::Debug for ConfigReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ConfigReader")
+    }
 }
 
 /// Why a server does not start; one line for the operator.
@@ -115,7 +134,7 @@ struct Inner {
     identity: Identity,
     clock: Arc<WallClock>,
     store: Arc<Store>,
-    config_path: Option<PathBuf>,
+    config_reader: ConfigReader,
     config: Mutex<Arc<Config>>,
     summary: Summary,
     ipv6: Option<Ipv6Net>,
@@ -144,9 +163,9 @@ impl Server {
     ///
     /// One line; whatever had been changed is undone.
     pub async fn start(start: ServerConfig) -> Result<Self, StartError> {
-        let ServerConfig { config, config_path, state, store } = start;
+        let ServerConfig { config, config_reader, keeper, state, store } = start;
         let _ = sys::limits::raise_open_files();
-        let journal = open_journal(&state)?;
+        let journal = open_journal(&state, keeper.as_ref())?;
         let identity = Identity::load_or_create(&store)
             .map_err(|error| cannot("the server's certificate and keys")(&error))?;
         let ipv6 = match config.network.ipv6 {
@@ -237,7 +256,7 @@ impl Server {
             identity,
             clock: clock::start(),
             store,
-            config_path,
+            config_reader,
             config: Mutex::new(Arc::new(config)),
             summary,
             ipv6,
@@ -346,7 +365,7 @@ impl Server {
     /// Nothing has changed then.
     pub async fn reload(&self) -> Result<Changed, ReloadError> {
         let _alone = self.0.reloading.lock().await;
-        let fresh = Config::load(self.0.config_path.as_deref()).map_err(ReloadError::Config)?;
+        let fresh = (self.0.config_reader.0)().map_err(ReloadError::Config)?;
         let former = self.config();
         let (mut next, mut changed) = (fresh.clone(), Changed::default());
         keep(&mut changed, "network.name", &former.network.name, &mut next.network.name);
@@ -354,6 +373,7 @@ impl Server {
         keep(&mut changed, "network.ipv6", &former.network.ipv6, &mut next.network.ipv6);
         keep(&mut changed, "network.mtu", &former.network.mtu, &mut next.network.mtu);
         keep(&mut changed, "server.workers", &former.server.workers, &mut next.server.workers);
+        keep(&mut changed, "server.user", &former.server.user, &mut next.server.user);
         keep(&mut changed, "log.level", &former.log.level, &mut next.log.level);
 
         let (old, new) = (&former.network, &next.network);
@@ -581,8 +601,9 @@ async fn route_events(server: std::sync::Weak<Inner>, mut heard: mpsc::Receiver<
     }
 }
 
-fn open_journal(state: &Path) -> Result<Journal, StartError> {
-    let journal = Journal::open(state).map_err(|error| StartError(error.to_string()))?;
+fn open_journal(state: &Path, keeper: Option<&Keeper>) -> Result<Journal, StartError> {
+    let journal =
+        Journal::open_with(state, keeper).map_err(|error| StartError(error.to_string()))?;
     let repaired = journal.repair().map_err(|error| StartError(error.to_string()))?;
     for line in repaired {
         warn!("{line}");

@@ -7,12 +7,17 @@
 
 pub mod limits;
 pub mod netns;
+pub mod offspring;
 pub mod poller;
+pub mod privileges;
+pub mod sandbox;
 pub mod tcp;
 pub mod tun;
 pub mod udp;
 
 pub use poller::{Interest, Poller, Waker};
+pub use privileges::{Account, Capability};
+pub use sandbox::Sandbox;
 pub use tcp::TcpIo;
 pub use tun::{Tun, TunQueue};
 pub use udp::{ReceiveBuffers, UdpIo, UdpOptions, UdpSender};

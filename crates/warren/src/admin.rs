@@ -1,7 +1,8 @@
 //! The running server if there is one, or else its state folder: the commands do not care which.
 
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use backends::{StateDir, Store};
@@ -11,6 +12,8 @@ use mgmt::types::{
     NewUser, Profile, User,
 };
 use mgmt::{ApiClient, ClientError, Failure, ops};
+use sys::Account;
+use sys::privileges::ActingAs;
 
 use crate::cli::{ConfigFile, Global};
 use crate::output::remark;
@@ -29,6 +32,8 @@ pub(crate) enum Admin {
 pub(crate) struct Offline {
     store: Store,
     config: Option<PathBuf>,
+    /// After the store, which is closed as who opened it.
+    _acting: Option<ActingAs>,
 }
 
 impl Offline {
@@ -82,9 +87,11 @@ impl Admin {
     }
 
     fn offline(global: &Global, config: &ConfigFile) -> anyhow::Result<Self> {
+        let config = config_path(global, config);
+        let acting = act_as_owner(&global.state)?;
         let state = StateDir::open(&global.state)?;
         let store = Store::open(&state)?;
-        Ok(Self::Offline(Offline { store, config: config_path(global, config) }))
+        Ok(Self::Offline(Offline { store, config, _acting: acting }))
     }
 
     /// Every user.
@@ -178,6 +185,19 @@ impl Admin {
             }
         })
     }
+}
+
+/// Root works on a server's state as the server's user: files that it makes are of use to the
+/// server, and a server that was broken into cannot lead it astray with links.
+fn act_as_owner(state: &Path) -> anyhow::Result<Option<ActingAs>> {
+    let Ok(folder) = std::fs::metadata(state) else { return Ok(None) };
+    if folder.uid() == 0 || !sys::privileges::is_root() {
+        return Ok(None);
+    }
+    let owner = Account { uid: folder.uid(), gid: folder.gid() };
+    let acting = ActingAs::new(owner);
+    let acting = acting.with_context(|| format!("{}: cannot act as its owner", state.display()))?;
+    Ok(Some(acting))
 }
 
 /// The running server, for what only it can answer.

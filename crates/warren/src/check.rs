@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::admin::config_path;
 use crate::cli::{ConfigFile, Global};
+use crate::confine;
 use crate::output::{Output, Table};
 
 /// What is in order and what is not.
@@ -62,6 +63,7 @@ pub(crate) fn run(global: &Global, args: &ConfigFile, output: Output) -> anyhow:
 
     let mut findings = of_the_host(&Facts::gather(), &config);
     findings.extend(of_the_doors(&config, is_running));
+    findings.extend(of_least_privilege(&config));
     findings.push(of_offloads());
     findings.extend(of_the_tun_device());
     let report = Report { config: path.map(|path| path.display().to_string()), findings };
@@ -177,6 +179,17 @@ fn of_the_doors(config: &Config, is_running: bool) -> Vec<Finding> {
         }
     });
     listen.collect()
+}
+
+/// What the server gives up after its start, and what this machine does not let it.
+fn of_least_privilege(config: &Config) -> Vec<Finding> {
+    let obstacles = confine::obstacles(&config.server.user).into_iter();
+    obstacles
+        .map(|(subject, result)| match result {
+            Ok(detail) => finding(subject, Grade::Ok, detail),
+            Err(why) => finding(subject, Grade::Warning, why),
+        })
+        .collect()
 }
 
 /// What the kernel does for datagrams; without it everything works, but slower.

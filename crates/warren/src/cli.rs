@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use config::RunAs;
 
 /// Where a server keeps everything it must remember.
 const DEFAULT_STATE: &str = "/var/lib/warren";
@@ -50,6 +51,16 @@ pub(crate) struct ConfigFile {
     pub(crate) config: Option<PathBuf>,
 }
 
+/// `up`.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct UpArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigFile,
+    /// Keep all of the file system in sight, to find out whether the sandbox is in the way
+    #[arg(long)]
+    pub(crate) no_sandbox: bool,
+}
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -62,7 +73,11 @@ pub(crate) enum Command {
     /// Ctrl-C or SIGTERM tells the peers, ends the sessions and leaves the machine's addresses,
     /// routes, sysctls and packet filter as they were found; a start after a crash repairs what
     /// the crash left behind. SIGHUP, like `warren reload`, applies a changed configuration file.
-    Up(ConfigFile),
+    ///
+    /// Started as root, it gives root up before it opens a port: the state folder goes to another
+    /// user (`server.user` in the configuration), only the capabilities for the network stay, and
+    /// of the file system only the state folder is left.
+    Up(UpArgs),
     /// Say what is wrong with the configuration and what this machine lacks
     ///
     /// Changes nothing. Exit code 0: `warren up` can run here; 1: the machine lacks something that
@@ -249,6 +264,13 @@ pub(crate) struct ConnectArgs {
     /// Read the password from the first line of stdin
     #[arg(long, requires = "user")]
     pub(crate) password_stdin: bool,
+    /// Whom to turn into if started as root: an account; "auto" for the account warren, or else a
+    /// number that no account has; "root" for nobody else
+    #[arg(long, value_name = "ACCOUNT", default_value = "auto")]
+    pub(crate) run_as: RunAs,
+    /// Keep all of the file system in sight, to find out whether the sandbox is in the way
+    #[arg(long)]
+    pub(crate) no_sandbox: bool,
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use backends::StateDir;
+use host::Keeper;
 use mgmt::types::Password;
 use shell::{Client, ClientConfig, ClientEvent, repair_clients};
 use tokio::sync::{mpsc, oneshot};
@@ -13,6 +14,7 @@ use tracing::{info, warn};
 
 use crate::admin::runtime;
 use crate::cli::{ConnectArgs, Global};
+use crate::confine::{Confined, Confinement, Role};
 use crate::failure::Usage;
 use crate::output::print;
 use crate::running::Running;
@@ -25,14 +27,16 @@ const MAX_PROFILE: u64 = 1024 * 1024;
 /// Everything a client needs to start.
 #[derive(Debug)]
 pub(crate) struct Start {
-    /// Where the profile is, for error messages and files that it names.
+    /// Where the profile is, for error messages.
     pub(crate) file: PathBuf,
-    /// What it says.
-    pub(crate) text: String,
+    /// What it and the files that it names say.
+    pub(crate) profile: openvpn::Profile,
+    /// User and password, if the profile wants any.
+    pub(crate) login: Option<Login>,
     /// Where to write down what is changed on this machine.
     pub(crate) state: PathBuf,
-    /// Where user and password come from, if the profile wants any.
-    pub(crate) login: LoginSource,
+    /// What keeps root's rights, if we have given them up.
+    pub(crate) keeper: Option<Keeper>,
 }
 
 /// User and password.
@@ -58,12 +62,19 @@ pub(crate) enum LoginSource {
 /// Reads the arguments and the profile, then stays connected until a signal.
 pub(crate) fn run(global: &Global, args: &ConnectArgs) -> anyhow::Result<()> {
     logging::start("info");
-    let start = Start {
-        file: args.file.clone(),
-        text: read_profile(&args.file)?,
-        state: global.state.clone(),
-        login: LoginSource::new(args),
+    // With the rights of whoever calls: what the profile names, and the terminal.
+    let file = args.file.clone();
+    let text = read_profile(&file)?;
+    let (profile, login) = prepare(&file, &text, LoginSource::new(args))?;
+    // Before any thread: from here on it is not root.
+    let confined = Confinement {
+        user: &args.run_as,
+        sandbox: !args.no_sandbox,
+        state: &global.state,
+        role: Role::Client { has_low_port: profile.local_port.is_some_and(|port| port < 1024) },
     };
+    let Confined { state, keeper } = confined.enter()?;
+    let start = Start { file, profile, login, state, keeper };
     runtime()?.block_on(async {
         let signals = Signals::listen()?;
         stay_connected(start, signals).await
@@ -75,22 +86,31 @@ async fn stay_connected(start: Start, mut signals: Signals) -> anyhow::Result<()
     running.until_told(&mut signals, async || info!("a client has nothing to reload")).await
 }
 
-/// Connects.
-fn launch(start: Start) -> anyhow::Result<Running> {
-    let Start { file, text, state, login } = start;
+/// Reads everything that the profile needs, and asks for what it does not say.
+fn prepare(
+    file: &Path,
+    text: &str,
+    login: LoginSource,
+) -> anyhow::Result<(openvpn::Profile, Option<Login>)> {
     let folder = file.parent().map(Path::to_owned).unwrap_or_default();
     let mut read = |name: &str| read_beside(&folder, name);
-    let profile = openvpn::Profile::parse(&text, &mut read)
+    let profile = openvpn::Profile::parse(text, &mut read)
         .map_err(|error| Usage(format!("{}:{error}", file.display())))?;
     let login = match &profile.login {
         openvpn::Login::None | openvpn::Login::Given(..) => None,
         openvpn::Login::Ask => Some(login.login()?),
         openvpn::Login::AskPassword(user) => Some(login.or_user(user).login()?),
     };
+    Ok((profile, login))
+}
+
+/// Connects.
+fn launch(start: Start) -> anyhow::Result<Running> {
+    let Start { file, profile, login, state, keeper } = start;
     // Each profile has a folder of its own, so that several can be connected at once.
     let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let clients = StateDir::open(StateDir::open(state)?.clients())?;
-    repair_clients(clients.path());
+    repair_clients(clients.path(), keeper.as_ref());
     let state = clients.path().join(stem.unwrap_or_else(|| "profile".to_owned()));
     let state = StateDir::open(state)?;
     let lock = state.lock()?;
@@ -98,6 +118,7 @@ fn launch(start: Start) -> anyhow::Result<Running> {
         profile,
         login: login.map(|login| (login.user, login.password.to_secret())),
         state: state.path().to_owned(),
+        keeper,
     })
     .map_err(|error| anyhow::anyhow!("{}: {error}", file.display()))?;
 

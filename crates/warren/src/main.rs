@@ -9,6 +9,7 @@ mod banner;
 mod certificate;
 mod check;
 mod cli;
+mod confine;
 mod connect;
 mod control;
 mod failure;

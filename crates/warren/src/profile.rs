@@ -18,6 +18,8 @@ pub(crate) async fn run(global: &Global, args: ProfileArgs, output: Output) -> a
     let new =
         NewProfile { user: args.name, door: args.door.name().to_owned(), remote: args.remote };
     let profile = admin.new_profile(&new).await?;
+    // The file is written by whoever calls, wherever that user may.
+    drop(admin);
 
     let Some(file) = &args.out else {
         return output.show(&profile, |profile| profile.text.clone());

@@ -7,16 +7,18 @@ use anyhow::ensure;
 use backends::{StateDir, StateLock, Store};
 use config::Config;
 use contract::Secret;
+use host::Keeper;
 use ipnet::IpNet;
 use mgmt::types::{NewProfile, NewUser};
 use mgmt::{Api, ApiServer, Control, ops};
-use shell::{Server, ServerConfig, repair_clients};
+use shell::{ConfigReader, Server, ServerConfig, repair_clients};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use crate::admin::{config_path, runtime};
 use crate::banner::{Banner, FirstUser};
-use crate::cli::{ConfigFile, Global};
+use crate::cli::{Global, UpArgs};
+use crate::confine::{Confined, Confinement, Role, check_user};
 use crate::control::Live;
 use crate::output::print;
 use crate::running::Running;
@@ -33,8 +35,10 @@ const FIRST_USER: &str = "warren";
 pub(crate) struct Start {
     /// The checked configuration.
     pub(crate) config: Config,
-    /// Where it came from, to read it again.
-    pub(crate) config_path: Option<PathBuf>,
+    /// Reads it again.
+    pub(crate) config_reader: ConfigReader,
+    /// What keeps root's rights, if we have given them up.
+    pub(crate) keeper: Option<Keeper>,
     /// The state folder.
     pub(crate) state: StateDir,
     /// Held until the process ends.
@@ -44,19 +48,37 @@ pub(crate) struct Start {
 }
 
 /// Reads the configuration, opens the state, then serves until a signal.
-pub(crate) fn run(global: &Global, args: &ConfigFile) -> anyhow::Result<()> {
+pub(crate) fn run(global: &Global, args: &UpArgs) -> anyhow::Result<()> {
     // Before anything is made: a wrong configuration changes nothing.
-    let config_path = config_path(global, args);
+    let config_path = config_path(global, &args.config);
     let config = Config::load(config_path.as_deref())?;
+    check_user(&config.server.user, config_path.as_deref())?;
     logging::start(&config.log.level.to_string());
 
-    let state = StateDir::open(&global.state)?;
+    // Before any thread: from here on it is not root.
+    let confined = Confinement {
+        user: &config.server.user,
+        sandbox: !args.no_sandbox,
+        state: &global.state,
+        role: Role::Server { config: config_path.as_deref().map(std::path::absolute).transpose()? },
+    };
+    let Confined { state, keeper } = confined.enter()?;
+    let config_reader = reader(config_path, keeper.clone());
+    let state = StateDir::open(state)?;
     let lock = state.lock()?;
     let store = Arc::new(Store::open(&state)?);
     runtime()?.block_on(async {
         // Before anything is changed: a signal that arrives early must not leave it changed.
         let signals = Signals::listen()?;
-        serve(Start { config, config_path, state, lock, store }, signals).await
+        serve(Start { config, config_reader, keeper, state, lock, store }, signals).await
+    })
+}
+
+/// Reads the file, or has it read by whom may.
+fn reader(path: Option<PathBuf>, keeper: Option<Keeper>) -> ConfigReader {
+    ConfigReader::new(move || match (&path, &keeper) {
+        (Some(path), Some(keeper)) => Config::load_with(path, || keeper.read_config()),
+        (path, _) => Config::load(path.as_deref()),
     })
 }
 
@@ -84,11 +106,12 @@ async fn serve(start: Start, mut signals: Signals) -> anyhow::Result<()> {
 
 /// Opens the doors.
 async fn launch(start: Start) -> anyhow::Result<(Running, Arc<dyn Control>, Banner)> {
-    let Start { config, config_path, state, lock, store } = start;
-    repair_clients(&state.clients());
+    let Start { config, config_reader, keeper, state, lock, store } = start;
+    repair_clients(&state.clients(), keeper.as_ref());
     let server = Server::start(ServerConfig {
         config,
-        config_path,
+        config_reader,
+        keeper,
         state: state.path().to_owned(),
         store: Arc::clone(&store),
     })

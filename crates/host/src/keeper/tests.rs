@@ -1,0 +1,100 @@
+use std::os::unix::fs::PermissionsExt;
+use std::thread;
+
+use super::*;
+use crate::testing::Lab;
+
+/// A keeper on a thread of this process, and its end.
+fn keeper(config: Option<PathBuf>) -> (Keeper, thread::JoinHandle<io::Result<()>>) {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let life = thread::spawn(move || serve(&mut theirs, config.as_deref()));
+    (Keeper::with(ours, None), life)
+}
+
+fn settings(server: &str) -> DnsSettings {
+    DnsSettings { servers: vec![server.parse().unwrap()], search: vec!["example.org".into()] }
+}
+
+#[test]
+fn the_configuration_is_read_as_it_is_now_or_the_reason_is_told() {
+    let file = std::env::temp_dir().join(format!("warren-keeper-{}", std::process::id()));
+    let (keeper, life) = keeper(Some(file.clone()));
+
+    fs::write(&file, "[log]\n").unwrap();
+    assert_eq!(keeper.read_config().unwrap(), "[log]\n");
+    fs::write(&file, "[server]\n").unwrap();
+    assert_eq!(keeper.read_config().unwrap(), "[server]\n");
+    fs::write(&file, b"\xff").unwrap();
+    assert_eq!(keeper.read_config().unwrap_err().kind(), io::ErrorKind::InvalidData);
+    fs::remove_file(&file).unwrap();
+    assert_eq!(keeper.read_config().unwrap_err().kind(), io::ErrorKind::NotFound);
+
+    drop(keeper);
+    life.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_keeper_that_is_gone_is_an_error_that_says_what_to_do() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    drop(theirs);
+
+    let error = Keeper::with(ours, None).read_config().unwrap_err().to_string();
+
+    assert!(error.contains("restart Warren"), "{error}");
+}
+
+#[test]
+fn name_servers_are_changed_and_put_back_through_the_keeper() {
+    Lab::run(|_| {
+        crate::testing::sh("mount -t tmpfs tmpfs /etc");
+        fs::write("/etc/resolv.conf", "nameserver 192.0.2.53\noptions ndots:2\n").unwrap();
+        // The thread is in the namespaces of the one that starts it.
+        let (keeper, _life) = keeper(None);
+        let names = Names(Some(&keeper));
+
+        let file = names.plan(&settings("10.86.0.53")).unwrap();
+        names.write(&file).unwrap();
+        let written = fs::read_to_string("/etc/resolv.conf").unwrap();
+        assert!(written.contains("nameserver 10.86.0.53\n"), "{written}");
+        let other = names.replan(&file, &settings("10.86.0.54")).unwrap();
+        names.write(&other).unwrap();
+        assert_eq!(names.restore(&other).unwrap(), Restored::Yes);
+
+        let back = fs::read_to_string("/etc/resolv.conf").unwrap();
+        assert_eq!(back, "nameserver 192.0.2.53\noptions ndots:2\n");
+    });
+}
+
+#[test]
+fn an_order_that_could_give_somebody_root_is_refused() {
+    Lab::run(|_| {
+        crate::testing::sh("mount -t tmpfs tmpfs /etc");
+        fs::write("/etc/resolv.conf", "nameserver 192.0.2.53\n").unwrap();
+        fs::set_permissions("/etc/resolv.conf", fs::Permissions::from_mode(0o4755)).unwrap();
+        let (keeper, _life) = keeper(None);
+        let names = Names(Some(&keeper));
+
+        // Restoring this would make a set-user-id program of whatever the file holds.
+        let planned = ResolvConf::plan(&settings("10.86.0.53")).unwrap();
+        assert!(names.write(&planned).unwrap_err().to_string().contains("refused"));
+        for link in ["--help", "", "a/b", "a b", "sixteen-bytes-it"] {
+            let dns = LinkDns { link: link.into(), servers: Vec::new(), domains: Vec::new() };
+            assert!(names.set_link(&dns).unwrap_err().to_string().contains("refused"), "{link}");
+        }
+        let option = "--interface=eth0".to_owned();
+        let dns = LinkDns { link: "tun0".into(), servers: Vec::new(), domains: vec![option] };
+        assert!(names.set_link(&dns).unwrap_err().to_string().contains("refused"));
+    });
+}
+
+#[test]
+fn a_message_that_is_cut_off_or_too_long_ends_the_keeper_and_harms_nobody() {
+    for bytes in [&b"\0\0\0\x09\"Con"[..], b"\xff\xff\xff\xff", b"\0\0", b"\0\0\0\x02{}"] {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.write_all(bytes).unwrap();
+        drop(ours);
+
+        // Half a length is the end like any other; the rest is an error.
+        assert_eq!(serve(&mut theirs, None).is_ok(), bytes.len() < 4, "{bytes:?}");
+    }
+}

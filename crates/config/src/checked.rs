@@ -71,8 +71,13 @@ pub struct Doors {
 pub struct OpenVpn {
     /// Whether the door is open at all.
     pub enabled: bool,
-    /// UDP addresses; at least one, none twice, none covered by another.
+    /// UDP addresses; none twice, none covered by another, and at least one here or in
+    /// [`listen_tcp`](Self::listen_tcp).
     pub listen: Vec<SocketAddr>,
+    /// TCP addresses; none twice, none covered by another.
+    pub listen_tcp: Vec<SocketAddr>,
+    /// Host and port of the server that gets what is not OpenVPN on a TCP port.
+    pub port_share: Option<(String, u16)>,
     /// What profiles point to, if the operator said so.
     pub remote: Option<Remote>,
     /// What a member must prove.
@@ -261,11 +266,12 @@ fn overlap(left: &IpNet, right: &IpNet) -> bool {
 }
 
 fn openvpn(table: OpenVpnTable, source: &Source<'_>) -> Result<OpenVpn, ConfigError> {
-    if table.listen.value.is_empty() {
-        let what = "the list is empty; name an address, or set enabled = false";
+    if table.listen.value.is_empty() && table.listen_tcp.value.is_empty() {
+        let what = "this list and listen_tcp are empty; name an address, or set enabled = false";
         return Err(source.error(table.listen.at, Some("doors.openvpn.listen"), what));
     }
-    check_listen(&table.listen.value, source)?;
+    check_listen(&table.listen.value, "doors.openvpn.listen", source)?;
+    check_listen(&table.listen_tcp.value, "doors.openvpn.listen_tcp", source)?;
     if table.ciphers.value.is_empty() {
         let what = "the list is empty; name at least one cipher, such as \"AES-256-GCM\"";
         return Err(source.error(table.ciphers.at, Some("doors.openvpn.ciphers"), what));
@@ -291,6 +297,8 @@ fn openvpn(table: OpenVpnTable, source: &Source<'_>) -> Result<OpenVpn, ConfigEr
     Ok(OpenVpn {
         enabled: table.enabled.value,
         listen: values(table.listen.value),
+        listen_tcp: values(table.listen_tcp.value),
+        port_share: table.port_share.value.0,
         remote: table.remote.value.0,
         auth: table.auth.value,
         control: table.control.value,
@@ -308,7 +316,11 @@ fn openvpn(table: OpenVpnTable, source: &Source<'_>) -> Result<OpenVpn, ConfigEr
 
 /// "All addresses" beside one address of the same family and port would take each other's
 /// packets.
-fn check_listen(listen: &List<SocketAddr>, source: &Source<'_>) -> Result<(), ConfigError> {
+fn check_listen(
+    listen: &List<SocketAddr>,
+    key: &'static str,
+    source: &Source<'_>,
+) -> Result<(), ConfigError> {
     for any in listen.iter().map(|any| any.value).filter(|any| any.ip().is_unspecified()) {
         let covered = listen.iter().find(|other| {
             let other = other.value;
@@ -316,7 +328,7 @@ fn check_listen(listen: &List<SocketAddr>, source: &Source<'_>) -> Result<(), Co
         });
         if let Some(covered) = covered {
             let what = format!("{} is part of {any}; remove one of them", covered.value);
-            return Err(source.error(covered.at, Some("doors.openvpn.listen"), what));
+            return Err(source.error(covered.at, Some(key), what));
         }
     }
     Ok(())

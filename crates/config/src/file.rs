@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use crate::table::{List, Section, table};
 use crate::text::{
     AuthMode, Cipher, ControlWrap, Digest, Domain, Ipv4Pool, Ipv6Pool, Level, NetworkName,
-    OptionalRemote, RunAs, TlsVersion, Whole,
+    OptionalRemote, OptionalTarget, RunAs, TlsVersion, Whole,
 };
 
 /// All tables, in the order of the example file.
@@ -51,12 +51,19 @@ table! {
 
 table! {
     ["doors.openvpn"]
-    "OpenVPN over UDP: unmodified OpenVPN 2.4 to 2.6 and OpenVPN Connect."
+    "OpenVPN over UDP and TCP: unmodified OpenVPN 2.4 to 2.6 and OpenVPN Connect."
     OpenVpnTable {
         enabled: bool = "true", "",
             "Open this door.";
         listen: List<SocketAddr> = r#"["0.0.0.0:1194", "[::]:1194"]"#, "",
             "Addresses and UDP ports to listen on.";
+        listen_tcp: List<SocketAddr> = r#"["0.0.0.0:1194", "[::]:1194"]"#, "",
+            "Addresses and TCP ports to listen on, for members behind firewalls that let no UDP \
+            through; slower than UDP wherever packets get lost. [] for none.";
+        port_share: OptionalTarget = r#""""#, "",
+            "What does not begin like OpenVPN on a TCP port is handed to this server, as in \
+            \"127.0.0.1:8443\" for the web server that had port 443 before. Empty closes such \
+            connections.";
         remote: OptionalRemote = r#""""#, "",
             "What profiles tell members to connect to: this server's public name or address, with \
             a port if the one outside differs, as in \"vpn.example.org:443\". Empty takes this \

@@ -76,6 +76,8 @@ mtu = 0x5_00
 [doors.openvpn]
 enabled = false
 listen = ["192.0.2.1:443", "[2001:db8::1]:443"]
+listen_tcp = ["192.0.2.1:443"]
+port_share = "127.0.0.1:8443"
 remote = "vpn.example.org:443"
 auth = "password"
 control = "tls-auth"
@@ -245,7 +247,11 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ("[network]\nmtu = 575", "from 576 to 9000"),
     ("[network]\nmtu = 1279", "at least 1280"),
     ("[network]\nmtu = 99999999999999999999", "from 576 to 9000"),
-    ("[doors.openvpn]\nlisten = []", "enabled = false"),
+    ("[doors.openvpn]\nlisten = []\nlisten_tcp = []", "enabled = false"),
+    ("[doors.openvpn]\nlisten_tcp = [\"0.0.0.0:0\"]", "port 0"),
+    ("[doors.openvpn]\nlisten_tcp = [\"[::]:1\", \"[::1]:1\"]", "is part of [::]:1"),
+    ("[doors.openvpn]\nport_share = \"127.0.0.1\"", "with a port"),
+    ("[doors.openvpn]\nport_share = \"web server:80\"", "with a port"),
     ("[doors.openvpn]\nlisten = [\"0.0.0.0:0\"]", "port 0"),
     ("[doors.openvpn]\nlisten = [\"1194\"]", "an address with a port"),
     ("[doors.openvpn]\nlisten = [\"0.0.0.0:70000\"]", "an address with a port"),

@@ -519,6 +519,26 @@ impl Text for OptionalRemote {
     }
 }
 
+/// A host with its port, or nothing for the empty text.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct OptionalTarget(pub(crate) Option<(String, u16)>);
+
+impl Text for OptionalTarget {
+    fn form() -> String {
+        "a name or address with a port, as in \"127.0.0.1:8443\"".to_owned()
+    }
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        match text.parse() {
+            Ok(Remote { host, port: Some(port) }) => Ok(Self(Some((host, port)))),
+            Ok(Remote { port: None, .. }) | Err(RemoteError) => Err(not_a::<Self>(text)),
+        }
+    }
+}
+
 fn not_a<T: Text>(text: &str) -> String {
     format!("{text:?} cannot be read; write {}", T::form())
 }

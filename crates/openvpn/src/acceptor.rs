@@ -33,9 +33,35 @@ const ANSWER_ID: u32 = 1;
 /// How many first packets are remembered: the answers of half a minute at the default rate.
 const SEEN: usize = 4096;
 
+/// The shortest hard reset, in bytes: opcode, session id, no acknowledgement, packet id.
+const MIN_RESET: u16 = 14;
+/// The longest: with a wrapped client key behind it (tls-crypt-v2).
+const MAX_RESET: u16 = 1400;
+
 fn answers(now: Instant, config: &ResponderConfig) -> TokenBucket {
     let rate = u64::from(config.replies_per_second);
     TokenBucket::new(rate, rate, now)
+}
+
+/// Whether a TCP connection begins as an OpenVPN initiator's does: a 16-bit length, then a hard
+/// reset of the first generation. It needs nothing but the bytes, so whoever listens may ask.
+#[must_use]
+pub fn claims(first: &[u8]) -> Claim {
+    match first {
+        [] => Claim::NeedMore,
+        // No hard reset is as long as this says, whatever follows.
+        [high, ..] if *high > MAX_RESET.to_be_bytes()[0] => Claim::No,
+        [_] | [_, _] => Claim::NeedMore,
+        [high, low, head, ..] => {
+            let len = u16::from_be_bytes([*high, *low]);
+            let Head { opcode, key_id } = Head::from_byte(*head);
+            let is_reset = opcode == Opcode::P_CONTROL_HARD_RESET_CLIENT_V2
+                || opcode == Opcode::P_CONTROL_HARD_RESET_CLIENT_V3;
+            let is_ours =
+                is_reset && key_id == KeyId::FIRST && (MIN_RESET..=MAX_RESET).contains(&len);
+            if is_ours { Claim::Yes } else { Claim::No }
+        }
+    }
 }
 
 /// The responder's door; one per listening process.
@@ -255,17 +281,7 @@ impl Acceptor for Door {
     type Engine = Session;
 
     fn claims(&self, first: &[u8]) -> Claim {
-        // Over TCP a 16-bit length comes first, then a hard reset of the first generation.
-        match first {
-            [] | [_] | [_, _] => Claim::NeedMore,
-            [high, low, head, ..] => {
-                let len = u16::from_be_bytes([*high, *low]);
-                let opcode = Head::from_byte(*head).opcode;
-                let is_reset = opcode == Opcode::P_CONTROL_HARD_RESET_CLIENT_V2
-                    || opcode == Opcode::P_CONTROL_HARD_RESET_CLIENT_V3;
-                if is_reset && (14..=1400).contains(&len) { Claim::Yes } else { Claim::No }
-            }
-        }
+        claims(first)
     }
 
     fn route(

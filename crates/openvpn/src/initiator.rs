@@ -176,7 +176,8 @@ impl Initiator {
         let source = KeySource::random(&mut core.random);
         let cipher = config.fallback.or_else(|| config.ciphers.first().copied());
         let cipher = cipher.unwrap_or(Cipher::Aes256Gcm);
-        let options = options_string(Side::Initiator, cipher, config.digest, config.mtu);
+        let options =
+            options_string(Side::Initiator, core.path.carrier, cipher, config.digest, config.mtu);
         let mut record = own_record(&source, options);
         if let Some((user, password)) = &config.credentials {
             record.user.clone_from(user);

@@ -1,12 +1,13 @@
-//! The OpenVPN protocol over datagrams, both roles, without a socket or a clock.
+//! The OpenVPN protocol, both roles, without a socket or a clock.
 //!
 //! ```text
 //!   datagram -> Door::route --cookie--> Session (control)  --Install-->  DataTunnel (fast path)
 //! ```
 //!
 //! [`Door`] tells clients from strangers, [`Session`] is one connection of either role,
-//! [`DataTunnel`] seals and opens packets, [`Profile`] reads `.ovpn` files. Neither TCP nor
-//! Ethernet (tap), static keys or compression are here.
+//! [`DataTunnel`] seals and opens packets, [`Profile`] reads `.ovpn` files. A TCP connection
+//! is one more path for datagrams, which a peer never leaves. Neither Ethernet (tap), static keys
+//! nor compression are here.
 //!
 //! The protocol has no RFC; the names are those of its wire-protocol document and of the options
 //! that its users know.
@@ -34,7 +35,7 @@ mod static_key;
 mod tls;
 mod wrap;
 
-pub use acceptor::Door;
+pub use acceptor::{Door, claims};
 pub use cipher::{Cipher, digest_name, digest_named};
 pub use client_key::{
     BadClientKey, ClientKey, ClientKeyId, ClientKeyRules, MAX_METADATA, Metadata, SERVER_KEY_LEN,

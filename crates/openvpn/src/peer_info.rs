@@ -1,5 +1,6 @@
 //! What the ends tell each other about themselves: `peer_info` lines and the options string.
 
+use contract::Carrier;
 use crypto::digest::Hash;
 
 use crate::cipher::{Cipher, Offer, digest_name};
@@ -79,17 +80,30 @@ pub(crate) fn option<'a>(options: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// The options string that we send. Peers only warn about differences, so it says what is usual.
-pub(crate) fn options_string(side: Side, cipher: Cipher, digest: Hash, mtu: u16) -> String {
+pub(crate) fn options_string(
+    side: Side,
+    carrier: Carrier,
+    cipher: Cipher,
+    digest: Hash,
+    mtu: u16,
+) -> String {
     let role = match side {
         Side::Initiator => "tls-client",
         Side::Responder => "tls-server",
+    };
+    // The family is not what it says: peers of both have always said the same. The length in front
+    // of a message on a stream counts.
+    let (transport, overhead) = match (carrier, side) {
+        (Carrier::Stream(_), Side::Initiator) => ("TCPv4_CLIENT", 51),
+        (Carrier::Stream(_), Side::Responder) => ("TCPv4_SERVER", 51),
+        _ => ("UDPv4", 49),
     };
     let keysize = cipher.key_len() * 8;
     // AEAD peers announce their HMAC as null.
     let auth = if cipher.aead().is_some() { "[null-digest]" } else { digest_name(digest) };
     format!(
-        "V4,dev-type tun,link-mtu {},tun-mtu {mtu},proto UDPv4,cipher {cipher},auth {auth},keysize {keysize},key-method 2,{role}",
-        u32::from(mtu) + 49,
+        "V4,dev-type tun,link-mtu {},tun-mtu {mtu},proto {transport},cipher {cipher},auth {auth},keysize {keysize},key-method 2,{role}",
+        u32::from(mtu) + overhead,
     )
 }
 
@@ -137,6 +151,23 @@ mod tests {
     fn control_characters_never_reach_the_log() {
         let info = PeerInfo::parse("IV_VER=\u{1b}[31mred\r\nIV_PLAT=a\u{0}b\n");
         assert!(info.software.chars().all(|c| c.is_ascii_graphic() || c == ' '), "{info:?}");
+    }
+
+    #[test]
+    fn each_end_says_which_end_of_a_connection_it_is() {
+        let stream = Carrier::Stream(contract::StreamId(1));
+        let of =
+            |side, carrier| options_string(side, carrier, Cipher::Aes256Gcm, Hash::Sha256, 1500);
+
+        let client = of(Side::Initiator, stream);
+        assert_eq!(option(&client, "proto"), Some("TCPv4_CLIENT"));
+        assert_eq!(option(&client, "link-mtu"), Some("1551"));
+        assert_eq!(option(&of(Side::Responder, stream), "proto"), Some("TCPv4_SERVER"));
+        let udp = of(Side::Responder, Carrier::Udp(contract::SocketId(0)));
+        assert_eq!(
+            (option(&udp, "proto"), option(&udp, "link-mtu")),
+            (Some("UDPv4"), Some("1549"))
+        );
     }
 
     #[test]

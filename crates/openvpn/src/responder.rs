@@ -334,7 +334,7 @@ impl Responder {
     fn send_record(&self, core: &mut Core, key_id: KeyId, source: &KeySource) {
         let cipher = core.agreement.map_or(Cipher::Aes256Gcm, |agreement| agreement.cipher);
         let mtu = self.member.as_ref().map_or(self.config.mtu, |member| member.lease.mtu);
-        let options = options_string(Side::Responder, cipher, core.digest, mtu);
+        let options = options_string(Side::Responder, core.path.carrier, cipher, core.digest, mtu);
         let record = own_record(source, options).write(Side::Responder);
         if let Some(generation) = core.generation(key_id) {
             generation.send(&record);

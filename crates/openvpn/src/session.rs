@@ -23,8 +23,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use contract::{
-    Answer, Ask, AskId, ClientKeyFacts, Command, DataPlaneOp, Engine, Event, Exit, Farewell, Fatal,
-    Input, Notice, Output, Path, PortId, SessionFacts, TerminateCause, Transmit, TunnelKey, Via,
+    Answer, Ask, AskId, Carrier, ClientKeyFacts, Command, DataPlaneOp, Engine, Event, Exit,
+    Farewell, Fatal, Input, Notice, Output, Path, PortId, SessionFacts, StreamId, TerminateCause,
+    Transmit, TunnelKey, Via,
 };
 use crypto::SeededRandom;
 use crypto::digest::Hash;
@@ -243,7 +244,7 @@ impl Core {
             Side::Responder => (theirs, ours, peer_sid, self.sid),
         };
         let side = self.side;
-        let (remote, peer_id) = (self.path.remote, agreement.peer_id);
+        let (Path { remote, carrier, .. }, peer_id) = (self.path, agreement.peer_id);
         let iv_seed = self.random.array();
         let digest = self.digest;
         let generation = self.generation(key_id).ok_or(Fatal::Local("no such generation"))?;
@@ -263,9 +264,11 @@ impl Core {
             material: &material,
             iv_seed,
         }));
-        let key = match (side, peer_id) {
-            (Side::Responder, Some(peer)) => TunnelKey::OpenVpn { peer, key_id: key_id.number() },
-            _ => TunnelKey::OpenVpnAddress { remote, key_id: key_id.number() },
+        let number = key_id.number();
+        let key = match (carrier, side, peer_id) {
+            (Carrier::Stream(stream), ..) => TunnelKey::OpenVpnStream { stream, key_id: number },
+            (_, Side::Responder, Some(peer)) => TunnelKey::OpenVpn { peer, key_id: number },
+            _ => TunnelKey::OpenVpnAddress { remote, key_id: number },
         };
         generation.set_keys(now, now + SWITCH_DELAY, key, Arc::clone(&tunnel));
         if key_id == KeyId::FIRST && agreement.dynamic {
@@ -493,8 +496,18 @@ impl Session {
                 Role::Responder(_) => Ok(()),
             },
             Input::Command(Command::Disconnect(farewell)) => self.disconnect(now, farewell),
+            Input::StreamClosed { stream } => self.on_stream_closed(stream),
             _ => Ok(()),
         }
+    }
+
+    /// A peer does not come back on another stream: that would be another session.
+    fn on_stream_closed(&self, stream: StreamId) -> Result<(), Fatal> {
+        if self.core.path.carrier != Carrier::Stream(stream) {
+            return Ok(());
+        }
+        // Whoever closes on hearing a farewell has heard it.
+        Err(self.core.closing.map_or(Fatal::PeerGone, |(_, fatal)| fatal))
     }
 
     fn on_datagram(&mut self, now: Instant, path: Path, packet: &[u8]) -> Result<(), Fatal> {

@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use contract::{
     Acceptor, Answer, Arrival, Ask, AskId, AuthContext, AuthVerdict, Authenticator, Carrier,
     Command, Discard, Event, FabricOp, Farewell, Input, Lease, Network, Path, PortId, Route,
-    SessionFacts, SessionId, SocketId, Via,
+    SessionFacts, SessionId, SocketId, StreamId, Via,
 };
 use hub::HubNetwork;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
 use crate::clock;
+use crate::front::Lobby;
 use crate::pump::{Carried, Effect, Pump};
 use crate::workers::{WorkerEvent, WorkerOp, Workers};
 
@@ -32,23 +33,28 @@ const STOP_TIME: Duration = Duration::from_secs(3);
 
 /// Handshakes under way, in all and by source.
 #[derive(Debug, Default)]
-struct HalfOpen {
+pub(crate) struct HalfOpen {
     all: usize,
     by_source: HashMap<IpAddr, usize>,
 }
 
 impl HalfOpen {
-    fn has_room(&self, path: Path) -> bool {
+    pub(crate) fn has_room(&self, path: Path) -> bool {
         let of_source = self.by_source.get(&source(path)).copied().unwrap_or_default();
         self.all < MAX_HALF_OPEN && of_source < MAX_HALF_OPEN_PER_SOURCE
     }
 
-    fn begin(&mut self, path: Path) {
+    pub(crate) fn begin(&mut self, path: Path) {
         self.all += 1;
         *self.by_source.entry(source(path)).or_default() += 1;
     }
 
-    fn end(&mut self, path: Path) {
+    #[cfg(test)]
+    pub(crate) fn all(&self) -> usize {
+        self.all
+    }
+
+    pub(crate) fn end(&mut self, path: Path) {
         self.all = self.all.saturating_sub(1);
         if let Entry::Occupied(mut entry) = self.by_source.entry(source(path)) {
             *entry.get_mut() -= 1;
@@ -74,6 +80,8 @@ fn source(path: Path) -> IpAddr {
 #[derive(Debug)]
 pub(crate) struct Services {
     pub(crate) workers: Workers,
+    /// Connections that are nobody's session yet.
+    pub(crate) lobby: Arc<Lobby>,
     pub(crate) network: Arc<HubNetwork>,
     pub(crate) network_name: String,
     pub(crate) authenticator: Arc<dyn Authenticator>,
@@ -123,7 +131,7 @@ pub enum Which {
     Certificate(String),
     /// The one at this place in the hub.
     Port(PortId),
-    /// Those that came through this socket.
+    /// Those that came through this socket, or through the listener of that number.
     Socket(SocketId),
 }
 
@@ -151,6 +159,7 @@ pub(crate) struct Driver<A: Acceptor> {
     services: Arc<Services>,
     sessions: HashMap<SessionId, Running<A::Engine>>,
     by_port: HashMap<PortId, SessionId>,
+    by_stream: HashMap<StreamId, SessionId>,
     deadlines: BTreeSet<(Instant, SessionId)>,
     /// Sessions whose outputs wait for the workers.
     waiting: BTreeSet<(u64, SessionId)>,
@@ -181,6 +190,8 @@ struct Running<E> {
     path: Path,
     /// Where it began.
     origin: Path,
+    /// Which listener its connection came through, if it has one.
+    listener: Option<SocketId>,
     user: String,
     device: String,
     certificate: Option<String>,
@@ -207,6 +218,7 @@ where
             services,
             sessions: HashMap::new(),
             by_port: HashMap::new(),
+            by_stream: HashMap::new(),
             deadlines: BTreeSet::new(),
             waiting: BTreeSet::new(),
             half_open: HalfOpen::default(),
@@ -298,7 +310,9 @@ where
             Which::User(user) => running.user == *user,
             Which::Certificate(serial) => running.certificate.as_ref() == Some(serial),
             Which::Port(port) => running.port == *port,
-            Which::Socket(socket) => running.path.carrier == Carrier::Udp(*socket),
+            Which::Socket(socket) => {
+                running.path.carrier == Carrier::Udp(*socket) || running.listener == Some(*socket)
+            }
         };
         self.sessions
             .iter()
@@ -342,7 +356,14 @@ where
                     self.feed(*session, Input::Notice(notice));
                 }
             }
-            WorkerEvent::StreamClosed { .. } | WorkerEvent::TunFailed(_) => {}
+            WorkerEvent::StreamClosed { stream, reason } => match self.by_stream.get(&stream) {
+                Some(session) => {
+                    debug!(door = self.door, id = session.0, "{reason}");
+                    self.feed(*session, Input::StreamClosed { stream });
+                }
+                None => self.services.lobby.leave(stream),
+            },
+            WorkerEvent::TunFailed(_) => {}
         }
     }
 
@@ -369,12 +390,19 @@ where
     fn is_closing(&self, path: Path) -> bool {
         let is_socket_closing = match path.carrier {
             Carrier::Udp(socket) => self.closing.contains(&socket),
+            // What a listener let in leaves with it.
             Carrier::Stream(_) | Carrier::Ip { .. } => false,
         };
         self.stopping.is_some() || is_socket_closing
     }
 
     fn accept(&mut self, now: Instant, path: Path, bytes: &[u8]) {
+        let stream = stream_of(path);
+        if stream.is_some_and(|stream| self.by_stream.contains_key(&stream)) {
+            // A connection has one session, however often it says hello.
+            self.services.workers.count_discard(Discard::Unwanted);
+            return;
+        }
         if !self.half_open.has_room(path) {
             self.services.workers.count_discard(Discard::RateLimited);
             return;
@@ -388,8 +416,20 @@ where
             debug!(door = self.door, remote = %path.remote, "no room for another session");
             return;
         };
+        let listener = match stream.map(|stream| self.services.lobby.take(stream)) {
+            // Its time was over just now, and the connection is being closed.
+            Some(None) => {
+                self.acceptor.forget(session);
+                return;
+            }
+            Some(Some(listener)) => Some(listener),
+            None => None,
+        };
         self.half_open.begin(path);
         self.by_port.insert(port, session);
+        if let Some(stream) = stream {
+            self.by_stream.insert(stream, session);
+        }
         self.sessions.insert(
             session,
             Running {
@@ -397,6 +437,7 @@ where
                 port,
                 path,
                 origin: path,
+                listener,
                 user: String::new(),
                 device: String::new(),
                 certificate: None,
@@ -608,6 +649,11 @@ where
         }
         self.tell_drained();
         self.by_port.remove(&running.port);
+        if let Some(stream) = stream_of(running.path) {
+            self.by_stream.remove(&stream);
+            // Behind the farewell, which has been handed over by now.
+            self.services.workers.submit(vec![WorkerOp::RemoveStream(stream)]);
+        }
         self.acceptor.forget(session);
         if running.lease.is_some() {
             self.services.workers.submit(vec![WorkerOp::Fabric(FabricOp::Unplug(running.port))]);
@@ -623,6 +669,14 @@ where
                 "session's traffic"
             );
         }
+    }
+}
+
+/// The connection that a path is.
+fn stream_of(path: Path) -> Option<StreamId> {
+    match path.carrier {
+        Carrier::Stream(stream) => Some(stream),
+        Carrier::Udp(_) | Carrier::Ip { .. } => None,
     }
 }
 

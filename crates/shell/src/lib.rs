@@ -16,6 +16,7 @@ mod client;
 mod clock;
 mod door;
 mod driver;
+mod front;
 mod leases;
 mod pump;
 mod server;
@@ -24,5 +25,6 @@ pub mod workers;
 pub use client::{Client, ClientConfig, ClientEvent, ClientFailure, repair_clients};
 pub use driver::{SessionInfo, Which};
 pub use server::{
-    Changed, ConfigReader, DoorInfo, ReloadError, Server, ServerConfig, StartError, Summary,
+    Changed, ConfigReader, DoorInfo, Listening, ReloadError, Server, ServerConfig, StartError,
+    Summary,
 };

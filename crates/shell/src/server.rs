@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
 use tracing::{error, info, warn};
 
-use self::doors::{OpenDoor, bind_all};
+use self::doors::{AllBound, OpenDoor, bind_all};
 use crate::clock;
 use crate::driver::{Order, Services, SessionInfo, Which};
 use crate::leases::StoreMemory;
@@ -111,7 +111,25 @@ pub struct DoorInfo {
     /// Whether it is open.
     pub is_open: bool,
     /// Where.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Listening>,
+}
+
+/// An address that a door listens on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Listening {
+    /// For datagrams.
+    Udp(SocketAddr),
+    /// For connections.
+    Tcp(SocketAddr),
+}
+
+impl fmt::Display for Listening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Udp(address) => write!(f, "{address}/udp"),
+            Self::Tcp(address) => write!(f, "{address}/tcp"),
+        }
+    }
 }
 
 /// What a reload did.
@@ -142,7 +160,7 @@ struct Inner {
     reloading: tokio::sync::Mutex<()>,
     broken: tokio::sync::Notify,
     door: tokio::sync::Mutex<Option<OpenDoor>>,
-    listening: Mutex<Vec<SocketAddr>>,
+    listening: Mutex<Vec<Listening>>,
     routes: Mutex<EventRoutes>,
     host: Mutex<Option<ServerHost>>,
     next_socket: AtomicU32,
@@ -178,10 +196,9 @@ impl Server {
         // Ports first: a port in use must not cost a device and a firewall table.
         let workers_wanted = config.server.workers.map_or_else(default_workers, usize::from);
         let bound = if config.doors.openvpn.enabled {
-            let door = &config.doors.openvpn;
-            bind_all(door, door.listen.len(), workers_wanted)?
+            bind_all(&config.doors.openvpn, &[], workers_wanted)?
         } else {
-            Vec::new()
+            AllBound::default()
         };
 
         let memory = StoreMemory::new(Arc::clone(&store))
@@ -234,6 +251,7 @@ impl Server {
             Arc::new(LocalAuthenticator::new(Arc::clone(&store), aaa::Limits::default()));
         let services = Arc::new(Services {
             workers,
+            lobby: Arc::default(),
             network,
             network_name: config.network.name.clone(),
             authenticator,
@@ -419,7 +437,8 @@ impl Server {
     /// Tells the peers, ends every session, and leaves the host as it was found. Returns what
     /// could not be undone.
     pub async fn stop(&self) -> Vec<String> {
-        if let Some(door) = self.0.door.lock().await.take() {
+        if let Some(mut door) = self.0.door.lock().await.take() {
+            door.listeners.clear();
             let (done, stopped) = oneshot::channel();
             let _ = door.orders.send(Order::Stop(done)).await;
             let _ = tokio::time::timeout(FAREWELL_TIME, stopped).await;
@@ -588,12 +607,19 @@ async fn route_events(server: std::sync::Weak<Inner>, mut heard: mpsc::Receiver<
             let is_known = match &event {
                 WorkerEvent::Datagram { path, .. } => match path.carrier {
                     Carrier::Udp(socket) => routes.sockets.contains(&socket),
-                    Carrier::Stream(_) | Carrier::Ip { .. } => false,
+                    // All of them came in by the one door that takes connections.
+                    Carrier::Stream(_) => true,
+                    Carrier::Ip { .. } => false,
                 },
                 _ => true,
             };
             routes.door.clone().filter(|_| is_known)
         };
+        // The end of a stream is said once, so it has to be heard.
+        if let (WorkerEvent::StreamClosed { .. }, Some(door)) = (&event, &door) {
+            let _ = door.send(event).await;
+            continue;
+        }
         // A door that is behind loses datagrams, as a network would.
         if door.is_none_or(|door| door.try_send(event).is_err()) {
             inner.services.workers.count_discard(Discard::NoBuffer);

@@ -148,9 +148,15 @@ fn of_the_doors(config: &Config, is_running: bool) -> Vec<Finding> {
     if !door.enabled {
         return vec![finding("door openvpn", Grade::Warning, "doors.openvpn.enabled is false")];
     }
-    let listen = door.listen.iter().map(|address| {
-        let subject = format!("openvpn {address}");
-        match try_to_bind(*address) {
+    let udp = door.listen.iter().map(|address| (*address, SockType::Datagram));
+    let tcp = door.listen_tcp.iter().map(|address| (*address, SockType::Stream));
+    let listen = udp.chain(tcp).map(|(address, kind)| {
+        let (transport, key) = match kind {
+            SockType::Stream => ("tcp", "doors.openvpn.listen_tcp"),
+            _ => ("udp", "doors.openvpn.listen"),
+        };
+        let subject = format!("openvpn {address}/{transport}");
+        match try_to_bind(address, kind) {
             Ok(()) => finding(&subject, Grade::Ok, ""),
             Err(Errno::EADDRINUSE) if is_running => {
                 finding(&subject, Grade::Ok, "in use by the server that is running")
@@ -158,12 +164,12 @@ fn of_the_doors(config: &Config, is_running: bool) -> Vec<Finding> {
             Err(Errno::EADDRINUSE) => finding(
                 &subject,
                 Grade::Missing,
-                "another program has this UDP port: end it, or change doors.openvpn.listen",
+                format!("another program has this {transport} port: end it, or change {key}"),
             ),
             Err(Errno::EADDRNOTAVAIL) => finding(
                 &subject,
                 Grade::Missing,
-                "this machine does not have the address: change doors.openvpn.listen",
+                format!("this machine does not have the address: change {key}"),
             ),
             Err(Errno::EACCES) => finding(
                 &subject,
@@ -173,7 +179,7 @@ fn of_the_doors(config: &Config, is_running: bool) -> Vec<Finding> {
             Err(Errno::EAFNOSUPPORT) => finding(
                 &subject,
                 Grade::Missing,
-                "this kernel has no IPv6: remove the address from doors.openvpn.listen",
+                format!("this kernel has no IPv6: remove the address from {key}"),
             ),
             Err(errno) => finding(&subject, Grade::Missing, errno.desc()),
         }
@@ -195,7 +201,7 @@ fn of_least_privilege(config: &Config) -> Vec<Finding> {
 /// What the kernel does for datagrams; without it everything works, but slower.
 fn of_offloads() -> Finding {
     let offers = || -> nix::Result<()> {
-        let socket = udp(AddressFamily::Inet)?;
+        let socket = socket_of(AddressFamily::Inet, SockType::Datagram)?;
         setsockopt(&socket, sockopt::UdpGsoSegment, &1200)?;
         setsockopt(&socket, sockopt::UdpGroSegment, &true)
     };
@@ -228,13 +234,17 @@ fn of_the_tun_device() -> Option<Finding> {
     })
 }
 
-fn udp(family: AddressFamily) -> nix::Result<OwnedFd> {
-    socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
+fn socket_of(family: AddressFamily, kind: SockType) -> nix::Result<OwnedFd> {
+    socket(family, kind, SockFlag::SOCK_CLOEXEC, None)
 }
 
-fn try_to_bind(address: SocketAddr) -> nix::Result<()> {
+fn try_to_bind(address: SocketAddr, kind: SockType) -> nix::Result<()> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let socket = udp(family)?;
+    let socket = socket_of(family, kind)?;
+    if kind == SockType::Stream {
+        // As the door does: connections of an earlier run do not count.
+        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    }
     if address.is_ipv6() {
         // As the door does: "[::]" and "0.0.0.0" are two addresses.
         setsockopt(&socket.as_fd(), sockopt::Ipv6V6Only, &true)?;
@@ -244,7 +254,7 @@ fn try_to_bind(address: SocketAddr) -> nix::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::UdpSocket;
+    use std::net::{TcpListener, UdpSocket};
 
     use super::*;
 
@@ -308,12 +318,27 @@ mod tests {
         let taken = &of_the_doors(&config, false)[0];
         assert_eq!(
             (taken.grade, taken.subject.as_str()),
-            (Grade::Missing, format!("openvpn {address}").as_str())
+            (Grade::Missing, format!("openvpn {address}/udp").as_str())
         );
         assert_eq!(of_the_doors(&config, true)[0].grade, Grade::Ok);
 
         drop(other);
         assert_eq!(of_the_doors(&config, false)[0].grade, Grade::Ok);
+    }
+
+    #[test]
+    fn a_tcp_port_in_use_is_named_with_its_own_key() {
+        let other = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = other.local_addr().expect("bound");
+        let config = config(&format!("[doors.openvpn]\nlisten_tcp = [\"{address}\"]"));
+        let tcp = || of_the_doors(&config, false).pop().expect("a finding");
+
+        assert_eq!(tcp().grade, Grade::Missing);
+        assert_eq!(tcp().subject, format!("openvpn {address}/tcp"));
+        assert!(tcp().detail.contains("doors.openvpn.listen_tcp"), "{:?}", tcp().detail);
+
+        drop(other);
+        assert_eq!(tcp().grade, Grade::Ok);
     }
 
     #[test]

@@ -30,7 +30,7 @@ impl Control for Live {
             let config = self.0.config();
             let doors = self.0.doors().into_iter().map(|door| DoorStatus {
                 name: door.name.to_owned(),
-                listen: door.listen.iter().map(|address| format!("{address}/udp")).collect(),
+                listen: door.listen.iter().map(ToString::to_string).collect(),
                 sessions: sessions.iter().filter(|(info, _)| info.door == door.name).count() as u64,
                 state: match (door.is_open, config.doors.openvpn.enabled) {
                     (true, _) => DoorState::Open,

@@ -174,7 +174,7 @@ fn first_user(
 
 fn banner(server: &Server, first_user: Option<FirstUser>) -> Banner {
     let doors = server.doors().into_iter().flat_map(|door| {
-        door.listen.into_iter().map(move |address| (door.name.to_owned(), format!("{address}/udp")))
+        door.listen.into_iter().map(move |at| (door.name.to_owned(), at.to_string()))
     });
     let network = |is_ipv4: bool| {
         let mut own = server.summary().addresses.iter();

@@ -1,7 +1,7 @@
 //! The OpenVPN door of a running server: opened, changed and closed while packets flow.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -9,16 +9,17 @@ use std::time::Instant;
 use backends::random_bytes;
 use config::{Config, OpenVpn};
 use contract::SocketId;
-use dataplane::SocketKind;
+use dataplane::{SocketKind, StreamKind};
 use openvpn::Door;
 use sys::{UdpIo, UdpOptions};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tracing::{error, warn};
 
-use super::{FAREWELL_TIME, MAX_EVENTS, ReloadError, Server, StartError, cannot, lock};
+use super::{FAREWELL_TIME, Listening, MAX_EVENTS, ReloadError, Server, StartError, cannot, lock};
 use crate::door::{Surroundings, responder};
 use crate::driver::{Change, Driver, Order, Which};
+use crate::front::{Front, FrontSettings, Listener};
 use crate::workers::WorkerOp;
 
 /// The OpenVPN door while it is open.
@@ -26,6 +27,8 @@ use crate::workers::WorkerOp;
 pub(super) struct OpenDoor {
     pub(super) orders: mpsc::Sender<Order<Door>>,
     sockets: Vec<(SocketAddr, SocketId)>,
+    front: Arc<Front>,
+    pub(super) listeners: Vec<Listener>,
     pub(super) task: AbortHandle,
 }
 
@@ -33,7 +36,7 @@ impl Server {
     pub(super) async fn open_door(
         &self,
         config: &Config,
-        bound: Vec<Bound>,
+        bound: AllBound,
     ) -> Result<(), StartError> {
         let responder = self.responder(config)?;
         let acceptor = Door::new(Instant::now(), Arc::new(responder), random_bytes());
@@ -53,7 +56,15 @@ impl Server {
         });
         lock(&self.0.tasks).push(watch);
         lock(&self.0.routes).door = Some(events);
-        let mut door = OpenDoor { orders, sockets: Vec::new(), task: gone };
+        let services = &self.0.services;
+        let front = Front::new(
+            Arc::clone(&services.lobby),
+            services.workers.clone(),
+            openvpn::claims,
+            front_settings(config),
+        );
+        let (sockets, listeners) = (Vec::new(), Vec::new());
+        let mut door = OpenDoor { orders, sockets, front, listeners, task: gone };
         let added = self.add_sockets(&mut door, bound).await;
         *self.0.door.lock().await = Some(door);
         added
@@ -69,10 +80,20 @@ impl Server {
         responder(&config.doors.openvpn, &around).map_err(|error| cannot("doors.openvpn")(&error))
     }
 
-    async fn add_sockets(&self, door: &mut OpenDoor, bound: Vec<Bound>) -> Result<(), StartError> {
-        for Bound { address, sockets } in bound {
-            let number = self.0.next_socket.fetch_add(1, Ordering::Relaxed);
-            let id = SocketId(u16::try_from(number).unwrap_or(u16::MAX));
+    fn next_socket(&self) -> SocketId {
+        let number = self.0.next_socket.fetch_add(1, Ordering::Relaxed);
+        SocketId(u16::try_from(number).unwrap_or(u16::MAX))
+    }
+
+    async fn add_sockets(&self, door: &mut OpenDoor, bound: AllBound) -> Result<(), StartError> {
+        for (address, listener) in bound.tcp {
+            let listener = door.front.listen(self.next_socket(), address, listener);
+            let listener = listener.map_err(|error| cannot("doors.openvpn.listen_tcp")(&error))?;
+            door.listeners.push(listener);
+            lock(&self.0.listening).push(Listening::Tcp(address));
+        }
+        for Bound { address, sockets } in bound.udp {
+            let id = self.next_socket();
             let sockets = sockets
                 .into_iter()
                 .map(|socket| UdpIo::new(id, socket))
@@ -85,8 +106,10 @@ impl Server {
                 workers.submit(vec![WorkerOp::AddSocket { id, kind, sockets, prefix: None }]);
             workers.wait_applied(epoch).await;
             door.sockets.push((address, id));
-            lock(&self.0.listening).push(address);
+            lock(&self.0.listening).push(Listening::Udp(address));
         }
+        // UDP first, as everybody shows and tries it.
+        lock(&self.0.listening).sort_by_key(|at| matches!(at, Listening::Tcp(_)));
         Ok(())
     }
 
@@ -94,13 +117,11 @@ impl Server {
     pub(super) async fn change_door(&self, next: &Config) -> Result<(), ReloadError> {
         let wanted = &next.doors.openvpn;
         let now = lock(&self.0.listening).clone();
-        let mut missing = wanted.clone();
-        missing.listen.retain(|address| !now.contains(address));
-        let bound = if wanted.enabled && !missing.listen.is_empty() {
-            bind_all(&missing, wanted.listen.len(), self.0.services.workers.count())
+        let bound = if wanted.enabled {
+            bind_all(wanted, &now, self.0.services.workers.count())
                 .map_err(|error| ReloadError::Host(error.to_string()))?
         } else {
-            Vec::new()
+            AllBound::default()
         };
         let responder =
             self.responder(next).map_err(|error| ReloadError::Host(error.to_string()))?;
@@ -121,10 +142,15 @@ impl Server {
                 .await
                 .map_err(|error| ReloadError::Host(error.to_string()));
         }
-        let stale = now.into_iter().filter(|at| !wanted.listen.contains(at)).collect::<Vec<_>>();
+        let is_stale = |at: &Listening| match at {
+            Listening::Udp(address) => !wanted.listen.contains(address),
+            Listening::Tcp(address) => !wanted.listen_tcp.contains(address),
+        };
+        let stale = now.into_iter().filter(is_stale).collect::<Vec<_>>();
         self.close_sockets(&stale).await;
         let mut door = self.0.door.lock().await;
         if let Some(door) = &mut *door {
+            door.front.change(front_settings(next));
             let responder = Arc::new(responder);
             let change: Change<Door> =
                 Box::new(move |now, acceptor| acceptor.reconfigure(now, responder));
@@ -137,17 +163,22 @@ impl Server {
     }
 
     /// Ends the sessions on these addresses, then stops listening there.
-    async fn close_sockets(&self, stale: &[SocketAddr]) {
-        let closing = {
+    async fn close_sockets(&self, stale: &[Listening]) {
+        let (closing, listeners) = {
             let mut door = self.0.door.lock().await;
             let Some(door) = &mut *door else { return };
+            let is_stale = |address: &SocketAddr| stale.contains(&Listening::Udp(*address));
             let (closing, open): (Vec<_>, Vec<_>) =
-                door.sockets.drain(..).partition(|(address, _)| stale.contains(address));
+                door.sockets.drain(..).partition(|(address, _)| is_stale(address));
             door.sockets = open;
-            closing
+            let is_stale = |at: &Listener| stale.contains(&Listening::Tcp(at.address));
+            let (listeners, open): (Vec<_>, Vec<_>) = door.listeners.drain(..).partition(is_stale);
+            door.listeners = open;
+            // Dropped here: nobody else comes in while the others say goodbye.
+            (closing, listeners.iter().map(|at| at.id).collect::<Vec<_>>())
         };
         // The farewells leave through the sockets that are to be closed.
-        for (_, id) in &closing {
+        for id in closing.iter().map(|(_, id)| id).chain(&listeners) {
             let Some(orders) = self.orders().await else { continue };
             let (done, drained) = oneshot::channel();
             let _ = orders.send(Order::Drain(Which::Socket(*id), done)).await;
@@ -156,9 +187,27 @@ impl Server {
         for (address, id) in closing {
             self.0.services.workers.submit(vec![WorkerOp::RemoveSocket(id)]);
             lock(&self.0.routes).sockets.remove(&id);
-            lock(&self.0.listening).retain(|open| *open != address);
+            lock(&self.0.listening).retain(|open| *open != Listening::Udp(address));
         }
+        let is_open = |at: &Listening| matches!(at, Listening::Udp(_)) || !stale.contains(at);
+        lock(&self.0.listening).retain(is_open);
     }
+}
+
+fn front_settings(config: &Config) -> FrontSettings {
+    let door = &config.doors.openvpn;
+    FrontSettings {
+        port_share: door.port_share.clone(),
+        handshake: door.handshake_timeout,
+        kind: StreamKind::OpenVpn { mtu: config.network.mtu },
+    }
+}
+
+/// Everything that a door listens on, before it is open.
+#[derive(Debug, Default)]
+pub(super) struct AllBound {
+    udp: Vec<Bound>,
+    tcp: Vec<(SocketAddr, TcpListener)>,
 }
 
 /// One address, with a socket for each worker.
@@ -168,24 +217,46 @@ pub(super) struct Bound {
     sockets: Vec<std::net::UdpSocket>,
 }
 
-/// Binds the addresses of `door`, which are some or all of the `wanted` ones.
+/// Binds the addresses of `door` that are not open already.
 pub(super) fn bind_all(
     door: &OpenVpn,
-    wanted: usize,
+    open: &[Listening],
     workers: usize,
-) -> Result<Vec<Bound>, StartError> {
-    let mut bound = Vec::new();
+) -> Result<AllBound, StartError> {
+    let mut bound = AllBound::default();
     for &address in &door.listen {
+        if open.contains(&Listening::Udp(address)) {
+            continue;
+        }
         match bind(address, workers) {
-            Ok(sockets) => bound.push(Bound { address, sockets }),
-            // The default listens on both families; a kernel without one still has the other.
-            Err(error) if is_family_missing(&error, address) && wanted > 1 => {
-                warn!(%address, "this kernel has no IPv6: not listening there");
-            }
-            Err(error) => return Err(StartError(format!("doors.openvpn.listen: {error}"))),
+            Ok(sockets) => bound.udp.push(Bound { address, sockets }),
+            Err(error) => skip(error, address, door.listen.len(), "listen")?,
+        }
+    }
+    for &address in &door.listen_tcp {
+        if open.contains(&Listening::Tcp(address)) {
+            continue;
+        }
+        match sys::tcp::listen(address) {
+            Ok(listener) => bound.tcp.push((address, listener)),
+            Err(error) => skip(error, address, door.listen_tcp.len(), "listen_tcp")?,
         }
     }
     Ok(bound)
+}
+
+/// The default listens on both families; a kernel without one still has the other.
+fn skip(
+    error: io::Error,
+    address: SocketAddr,
+    wanted: usize,
+    key: &'static str,
+) -> Result<(), StartError> {
+    if !is_family_missing(&error, address) || wanted < 2 {
+        return Err(StartError(format!("doors.openvpn.{key}: {error}")));
+    }
+    warn!(%address, "this kernel has no IPv6: not listening there");
+    Ok(())
 }
 
 fn is_family_missing(error: &io::Error, address: SocketAddr) -> bool {

@@ -277,7 +277,7 @@ pub fn is_up(pair: &Link) -> bool {
     pair.left.driven.is_up() && pair.right.sessions.values().any(simnet::Driven::is_up)
 }
 
-fn judge(deny: Option<DenyReason>, ask: &Ask) -> Answer {
+pub fn judge(deny: Option<DenyReason>, ask: &Ask) -> Answer {
     let grant = |device: Option<&str>| {
         Answer::Authenticated(AuthVerdict::Grant(Box::new(Grant {
             user: "ann".to_owned(),

@@ -312,16 +312,21 @@ pub(crate) fn is_roots_alone(file: &Path) -> io::Result<bool> {
 
 /// Refuses a user that somebody else than root may have chosen: a server that was broken into
 /// could otherwise write itself a configuration that makes it root at the next start.
-pub(crate) fn check_user(user: &RunAs, file: Option<&Path>) -> anyhow::Result<()> {
+pub(crate) fn check_user(user: &RunAs, file: Option<&Path>, state: &Path) -> anyhow::Result<()> {
     let (Some(file), true) = (file, *user != RunAs::Auto && privileges::is_root()) else {
         return Ok(());
     };
-    if is_roots_alone(file).with_context(|| format!("{}: cannot look", file.display()))? {
+    // The folder is about to become somebody else's, if it is not yet.
+    let is_in_state = *user != RunAs::Root
+        && matches!((file.canonicalize(), state.canonicalize()),
+            (Ok(file), Ok(state)) if file.starts_with(&state));
+    let is_alone = is_roots_alone(file);
+    if is_alone.with_context(|| format!("{}: cannot look", file.display()))? && !is_in_state {
         return Ok(());
     }
     let file = file.display();
     let what = format!(
-        "{file}: server.user: others than root could have written this; move the file out of the \
+        "{file}: server.user: others than root can write this; move the file out of the \
          state folder to one that only root can write, such as /etc/warren, and name it with \
          --config"
     );
@@ -359,9 +364,14 @@ mod tests {
         assert!(is_alone());
         own(&folder, 61_086);
         assert!(!is_alone(), "its folder is somebody else's");
-        assert!(check_user(&RunAs::Root, Some(&file)).is_err());
-        check_user(&RunAs::Auto, Some(&file)).expect("nothing to believe");
+        let elsewhere = Path::new("/");
+        assert!(check_user(&RunAs::Root, Some(&file), elsewhere).is_err());
+        check_user(&RunAs::Auto, Some(&file), elsewhere).expect("nothing to believe");
         own(&folder, 0);
+        let other = RunAs::Account("vpn".to_owned());
+        check_user(&other, Some(&file), Path::new("/etc")).expect("root's alone");
+        assert!(check_user(&other, Some(&file), &folder).is_err(), "it will be vpn's");
+        check_user(&RunAs::Root, Some(&file), &folder).expect("it stays root's");
         own(&file, 61_086);
         assert!(!is_alone(), "it is somebody else's");
         own(&file, 0);

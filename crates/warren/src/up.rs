@@ -52,7 +52,7 @@ pub(crate) fn run(global: &Global, args: &UpArgs) -> anyhow::Result<()> {
     // Before anything is made: a wrong configuration changes nothing.
     let config_path = config_path(global, &args.config);
     let config = Config::load(config_path.as_deref())?;
-    check_user(&config.server.user, config_path.as_deref())?;
+    check_user(&config.server.user, config_path.as_deref(), &global.state)?;
     logging::start(&config.log.level.to_string());
 
     // Before any thread: from here on it is not root.

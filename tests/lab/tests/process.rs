@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -135,6 +136,57 @@ fn a_client_keeps_the_network_only_and_still_changes_name_servers_and_routes() {
         assert_eq!(ping(host, World::OUTSIDE4, 2)?.lost(), 0);
 
         client.stop()?;
+        before.check_unchanged(host)
+    });
+}
+
+#[test]
+fn a_name_resolves_inside_the_sandbox_as_it_does_outside_at_that_moment() {
+    scenario("names", |lab| {
+        let world = World::new(lab, 1)?;
+        let warren =
+            Warren::up(&world.server, "warren", &config(&[], &["ping = 1", "ping_restart = 3"]))?;
+        let profile = warren.user_with_profile("alice", PASSWORD, "vpn.lab")?;
+        let host = &world.clients[0];
+        let known = |address: &str| {
+            let line = format!("127.0.0.1 localhost\n{address} vpn.lab\n");
+            host.enter(move || fs::write("/etc/hosts", line))
+        };
+        // Nobody is there.
+        known("203.0.113.77")?;
+        let client = Client::start(host, &profile, Some(("alice", PASSWORD)))?;
+        client.peer().wait_for("no connection", PATIENCE * 3)?;
+
+        known("203.0.113.1")?;
+
+        client.wait_connected_since(client.peer().mark_start())?;
+        client.stop()?;
+        Ok(())
+    });
+}
+
+#[test]
+fn systemd_resolved_is_told_by_root_and_with_the_tunnels_name_servers_only() {
+    scenario("resolved", |lab| {
+        let world = World::new(lab, 1)?;
+        let warren = Warren::up(&world.server, "warren", &config(&FULL, &[]))?;
+        let profile = warren.user_with_profile("alice", PASSWORD, &World::SERVER4.to_string())?;
+        let host = &world.clients[0];
+        let script = "mkdir -p /run/systemd/resolve /run/upper /run/work && \
+             mount -t overlay overlay \
+                 -o lowerdir=/usr/bin,upperdir=/run/upper,workdir=/run/work /usr/bin && \
+             printf '#!/bin/sh\necho $(id -u) \"$@\" >> /run/said\n' > /usr/bin/resolvectl && \
+             chmod 755 /usr/bin/resolvectl";
+        host.run("sh", &["-c", script])?;
+        let before = HostState::of(host)?;
+
+        let client = Client::connect(host, &profile, Some(("alice", PASSWORD)))?;
+        let said = host.run("cat", &["/run/said"])?;
+        assert_eq!(said, "0 dns warren0 10.86.0.53\n0 domain warren0 ~.\n");
+        client.stop()?;
+
+        let said = host.run("cat", &["/run/said"])?;
+        assert!(said.ends_with("\n0 revert warren0\n"), "{said}");
         before.check_unchanged(host)
     });
 }
@@ -351,6 +403,31 @@ fn staying_root_takes_a_file_of_roots_and_is_said_aloud() {
         }
         assert_eq!(warren.peer().said("the user is root").len(), 1);
         warren.stop()?;
+        Ok(())
+    });
+}
+
+#[test]
+fn the_service_manager_hears_of_start_and_stop_from_inside_the_sandbox() {
+    scenario("notify", |lab| {
+        let world = World::new(lab, 0)?;
+        let home = Home::new(&world.server, "warren", &config(&[], &[]))?;
+        let socket = lab.folder().join("notify");
+        let manager = UnixDatagram::bind(&socket)?;
+        manager.set_read_timeout(Some(PATIENCE))?;
+        fs::set_permissions(&socket, fs::Permissions::from_mode(0o777))?;
+        let mut command = home.up_command();
+        command.env("NOTIFY_SOCKET", &socket);
+        let peer = world.server.spawn("notifies", command)?;
+
+        let mut heard = [0; 64];
+        let len = manager.recv(&mut heard)?;
+        assert_eq!(heard[..len].trim_ascii_end(), b"READY=1");
+        peer.signal(nix::sys::signal::Signal::SIGTERM)?;
+        let len = manager.recv(&mut heard)?;
+        assert_eq!(heard[..len].trim_ascii_end(), b"STOPPING=1");
+
+        assert!(peer.wait_exit(PATIENCE)?.success());
         Ok(())
     });
 }

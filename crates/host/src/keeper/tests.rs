@@ -88,6 +88,28 @@ fn an_order_that_could_give_somebody_root_is_refused() {
 }
 
 #[test]
+fn every_damaged_byte_of_an_order_is_survived_and_none_makes_an_option_of_a_name() {
+    let link = "tun0".to_owned();
+    let servers = vec!["10.86.0.53".parse().unwrap()];
+    let dns = LinkDns { link, servers, domains: vec!["example.org".into(), "~.".into()] };
+    let order = serde_json::to_vec(&Request::SetLink(dns)).unwrap();
+
+    for at in 0..order.len() {
+        assert!(serde_json::from_slice::<Request>(&order[..at]).is_err(), "cut at {at}");
+        for value in 0..=u8::MAX {
+            let mut bytes = order.clone();
+            bytes[at] = value;
+            if let Ok(Request::SetLink(dns)) = serde_json::from_slice(&bytes)
+                && dns.is_harmless()
+            {
+                let words = dns.domains.iter().chain([&dns.link]);
+                assert!(words.into_iter().all(|word| !word.starts_with('-')), "{dns:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_message_that_is_cut_off_or_too_long_ends_the_keeper_and_harms_nobody() {
     for bytes in [&b"\0\0\0\x09\"Con"[..], b"\xff\xff\xff\xff", b"\0\0", b"\0\0\0\x02{}"] {
         let (mut ours, mut theirs) = UnixStream::pair().unwrap();

@@ -107,3 +107,18 @@ fn no_password_can_be_given_where_other_users_see_it() {
         assert_eq!(refusal(line), ErrorKind::UnknownArgument);
     }
 }
+
+#[test]
+fn a_client_chooses_its_user_and_both_can_do_without_the_sandbox() {
+    let Command::Connect(args) = parse("warren connect a.ovpn").command else { panic!() };
+    assert_eq!((args.run_as, args.no_sandbox), (RunAs::Auto, false));
+    let line = "warren connect a.ovpn --run-as vpn --no-sandbox";
+    let Command::Connect(args) = parse(line).command else { panic!() };
+    assert_eq!((args.run_as, args.no_sandbox), (RunAs::Account("vpn".into()), true));
+    let Command::Up(args) = parse("warren up --no-sandbox --config w.toml").command else {
+        panic!()
+    };
+    assert!(args.no_sandbox && args.config.config.is_some());
+
+    assert_eq!(refusal("warren connect a.ovpn --run-as a:b"), ErrorKind::ValueValidation);
+}

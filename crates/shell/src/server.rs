@@ -1,5 +1,6 @@
 //! The responder's side: one network, its doors, the host around it.
 
+mod client_keys;
 mod doors;
 
 use std::collections::BTreeSet;
@@ -25,6 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
 use tracing::{error, info, warn};
 
+use self::client_keys::AGE_EVERY;
 use self::doors::{OpenDoor, bind_all};
 use crate::clock;
 use crate::driver::{Order, Services, SessionInfo, Which};
@@ -483,18 +485,24 @@ impl Server {
         let mut seen = self.0.store.generation().ok();
         // A login that was judged before a change may come up after it: look twice.
         let mut look_again = false;
+        let mut aged = Instant::now();
         let mut every = tokio::time::interval(WATCH_EVERY);
         loop {
             every.tick().await;
             let generation = self.ask_store(|store| store.generation().ok()).await;
             let is_new = generation != seen || generation.is_none();
+            if aged.elapsed() >= AGE_EVERY {
+                aged = Instant::now();
+                self.end_old_keys().await;
+            }
             if !is_new && !look_again {
                 continue;
             }
             look_again = is_new;
             let server = self.clone();
             self.ask_store(move |_| server.reserve_fixed()).await;
-            if self.end_unwelcome().await {
+            let are_keys_known = self.refuse_revoked_keys().await;
+            if self.end_unwelcome().await && are_keys_known {
                 seen = generation;
             }
         }

@@ -333,6 +333,14 @@ impl Server {
 
     /// Ends sessions; returns how many there were.
     pub async fn end_sessions(&self, which: Which, farewell: Farewell) -> u64 {
+        if farewell == Farewell::Revoked {
+            // Before they are told, or the quickest would come back.
+            self.tell_revoked_keys().await;
+        }
+        self.end(which, farewell).await
+    }
+
+    async fn end(&self, which: Which, farewell: Farewell) -> u64 {
         let Some(orders) = self.orders().await else { return 0 };
         let (reply, ended) = oneshot::channel();
         if orders.send(Order::End(which, farewell, reply)).await.is_err() {
@@ -533,7 +541,7 @@ impl Server {
                 Ok(Standing::Welcome) => {}
                 Ok(Standing::Unwelcome(reason)) => {
                     info!(user = %session.user, ?reason, "not welcome any more");
-                    self.end_sessions(Which::Id(session.id), Farewell::Revoked).await;
+                    self.end(Which::Id(session.id), Farewell::Revoked).await;
                 }
                 Err(error) => {
                     error!(%error, "the user list cannot be read");

@@ -21,26 +21,33 @@ impl Server {
         Ok(self.0.store.revoked_client_keys()?.into_iter().collect())
     }
 
-    /// Tells the door which keys are revoked, and ends the sessions that came with one of them.
-    /// Says whether that could be done.
-    pub(super) async fn refuse_revoked_keys(&self) -> bool {
+    /// Tells the door which keys are revoked; returns their names, or `None` if the list cannot be
+    /// read.
+    pub(super) async fn tell_revoked_keys(&self) -> Option<HashSet<String>> {
         let server = self.clone();
         let revoked = match self.ask_store(move |_| server.revoked_keys()).await {
             Ok(revoked) => revoked,
             Err(error) => {
                 error!(%error, "the list of client keys cannot be read");
-                return false;
+                return None;
             }
         };
-        let names = revoked.iter().map(ToString::to_string).collect::<HashSet<_>>();
+        let names = revoked.iter().map(ToString::to_string).collect();
         if let Some(orders) = self.orders().await {
             let change: Change<Door> = Box::new(move |_, door| door.refuse_keys(revoked));
             let _ = orders.send(Order::Change(change)).await;
         }
-        if names.is_empty() {
-            return true;
+        Some(names)
+    }
+
+    /// Tells the door which keys are revoked, and ends the sessions that came with one of them.
+    /// Says whether that could be done.
+    pub(super) async fn refuse_revoked_keys(&self) -> bool {
+        let Some(names) = self.tell_revoked_keys().await else { return false };
+        if !names.is_empty() {
+            let is_revoked = |id: Option<&str>, _| id.is_some_and(|id| names.contains(id));
+            self.end_keys(is_revoked, "client key revoked").await;
         }
-        self.end_keys(|id, _| id.is_some_and(|id| names.contains(id)), "client key revoked").await;
         true
     }
 
@@ -59,7 +66,7 @@ impl Server {
             let Some(key) = &session.facts.client_key else { continue };
             if is_bad(key.id.as_deref(), key.issued) {
                 info!(user = %session.user, key = key.id.as_deref(), "{why}");
-                self.end_sessions(Which::Id(session.id), Farewell::Revoked).await;
+                self.end(Which::Id(session.id), Farewell::Revoked).await;
             }
         }
     }

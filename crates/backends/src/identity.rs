@@ -1,14 +1,17 @@
 use contract::Secret;
+use openvpn::ServerKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::authority::Authority;
 use crate::clock;
+use crate::random::random_bytes;
 use crate::static_key::StaticKey;
 use crate::store::{Store, StoreError};
 
 const AUTHORITY: &str = "identity.authority";
 const SERVER: &str = "identity.server";
 const STATIC_KEY: &str = "identity.openvpn-static-key";
+const CLIENT_KEYS: &str = "identity.openvpn-tls-crypt-v2";
 
 /// The server's certificate is replaced when this much of its life is left; clients trust the
 /// authority, so they notice nothing.
@@ -23,8 +26,10 @@ pub struct Identity {
     pub server_chain: Vec<CertificateDer<'static>>,
     /// The key of the server's certificate.
     pub server_key: PrivateKeyDer<'static>,
-    /// Wraps OpenVPN's control packets.
+    /// Wraps the control packets of OpenVPN clients without a key of their own.
     pub static_key: StaticKey,
+    /// Makes keys for OpenVPN clients, and recognises them.
+    pub client_keys: ServerKey,
 }
 
 impl Identity {
@@ -49,11 +54,19 @@ impl Identity {
             || Ok(Secret::new(StaticKey::generate().to_pem().as_bytes())),
         )?;
 
+        let client_keys = store.setting_or(
+            CLIENT_KEYS,
+            |_| true,
+            || Ok(Secret::new(ServerKey::from_bytes(random_bytes()).to_pem().as_bytes())),
+        )?;
+
         let text = String::from_utf8_lossy(static_key.expose());
+        let client_keys = String::from_utf8_lossy(client_keys.expose());
         Ok(Self {
             server_chain: pki::certificates(server.expose())?,
             server_key: pki::private_key(server.expose())?,
             static_key: StaticKey::from_pem(&text)?,
+            client_keys: ServerKey::parse(&client_keys)?,
             authority,
         })
     }
@@ -82,6 +95,7 @@ mod tests {
         assert_eq!(first.server_chain, second.server_chain);
         assert_eq!(first.server_key.secret_der(), second.server_key.secret_der());
         assert_eq!(first.static_key.expose(), second.static_key.expose());
+        assert_eq!(first.client_keys.to_pem(), second.client_keys.to_pem());
     }
 
     #[test]

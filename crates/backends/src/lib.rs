@@ -50,10 +50,11 @@ pub use authenticator::LocalAuthenticator;
 pub use authority::{Authority, CLIENT_CERTIFICATE_DAYS, CertificateError, Issued, SERVER_NAME};
 pub use identity::Identity;
 pub use password::generate_password;
-pub use profile::{ProfileInput, ProfileRemote, Transport, Wrap, openvpn_profile};
+pub use profile::{ClientProgram, ProfileInput, ProfileRemote, Transport, Wrap, openvpn_profile};
 pub use random::random_bytes;
 pub use state::{StateDir, StateError, StateLock, hand_over_all};
 pub use static_key::{StaticKey, StaticKeyError};
 pub use store::{
-    NewUser, Pools, Standing, Store, StoreError, StoredCertificate, StoredLease, User,
+    IssuedClientKey, NewUser, Pools, Standing, Store, StoreError, StoredCertificate,
+    StoredClientKey, StoredLease, User,
 };

@@ -14,6 +14,8 @@ pub struct ProfileInput<'a> {
     pub user: &'a str,
     /// The network's name; for the comment at the top.
     pub network: &'a str,
+    /// Which program shall read it.
+    pub client: ClientProgram,
     /// Where the server is, best first.
     pub remotes: &'a [ProfileRemote],
     /// The authority that has signed the server's certificate.
@@ -32,6 +34,35 @@ pub struct ProfileInput<'a> {
     pub tls_min: &'a str,
     /// The largest IP packet inside the tunnel, in bytes.
     pub mtu: u16,
+}
+
+/// A program that reads profiles.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ClientProgram {
+    /// OpenVPN from 2.5 on, and OpenVPN Connect.
+    Any,
+    /// OpenVPN 2.4.
+    OpenVpn24,
+    /// OpenVPN 2.5.
+    OpenVpn25,
+    /// OpenVPN from 2.6 on.
+    OpenVpn26,
+    /// OpenVPN Connect, and whatever else is made of the OpenVPN 3 library.
+    Connect,
+}
+
+impl ClientProgram {
+    /// The one that is called so on the command line and in the API.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "2.4" => Some(Self::OpenVpn24),
+            "2.5" => Some(Self::OpenVpn25),
+            "2.6" => Some(Self::OpenVpn26),
+            "connect" => Some(Self::Connect),
+            _ => None,
+        }
+    }
 }
 
 /// One way to the server.
@@ -56,26 +87,29 @@ pub enum Transport {
     Udp6,
 }
 
-/// The shared key around control packets, in the text form of
-/// [`StaticKey::to_pem`](crate::StaticKey::to_pem).
+/// The key around control packets, in the text form of
+/// [`StaticKey::to_pem`](crate::StaticKey::to_pem) or [`openvpn::ClientKey::to_pem`].
 #[derive(Clone, Copy)]
 pub enum Wrap<'a> {
-    /// Encrypted and authenticated.
+    /// Encrypted and authenticated with the profile's own key.
+    TlsCryptV2(&'a str),
+    /// Encrypted and authenticated with the key that all clients share.
     TlsCrypt(&'a str),
-    /// Authenticated.
+    /// Authenticated with such a key.
     TlsAuth(&'a str),
 }
 
 impl std::fmt::Debug for Wrap<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::TlsCryptV2(_) => f.write_str("TlsCryptV2(..)"),
             Self::TlsCrypt(_) => f.write_str("TlsCrypt(..)"),
             Self::TlsAuth(_) => f.write_str("TlsAuth(..)"),
         }
     }
 }
 
-/// Writes an inline profile for OpenVPN 2.4 to 2.6 and OpenVPN Connect: one file, all keys inside.
+/// Writes an inline profile: one file, all keys inside.
 #[must_use]
 pub fn openvpn_profile(input: &ProfileInput<'_>) -> Zeroizing<String> {
     // Large enough for everything, so that no half-written copy of the key stays behind.
@@ -97,7 +131,11 @@ fn write_profile(text: &mut String, input: &ProfileInput<'_>) -> std::fmt::Resul
     for remote in input.remotes {
         writeln!(text, "remote {} {} {}", remote.host, remote.port, remote.transport.name())?;
     }
-    text.write_str("nobind\npersist-tun\nresolv-retry infinite\n")?;
+    text.write_str("nobind\n")?;
+    // OpenVPN Connect always does, and passes the words by with a remark.
+    if input.client != ClientProgram::Connect {
+        text.write_str("persist-tun\nresolv-retry infinite\n")?;
+    }
     writeln!(text, "tun-mtu {}", input.mtu)?;
     writeln!(text, "remote-cert-tls server\nverify-x509-name {SERVER_NAME} name")?;
     writeln!(text, "tls-version-min {}", input.tls_min)?;
@@ -105,7 +143,9 @@ fn write_profile(text: &mut String, input: &ProfileInput<'_>) -> std::fmt::Resul
     if input.ask_password {
         writeln!(text, "auth-user-pass")?;
     }
-    text.write_str("explicit-exit-notify 1\npush-peer-info\nverb 3\n")?;
+    if input.client != ClientProgram::Connect {
+        text.write_str("explicit-exit-notify 1\npush-peer-info\nverb 3\n")?;
+    }
 
     write_block(text, "ca", input.ca_pem)?;
     match input.certificate {
@@ -117,6 +157,7 @@ fn write_profile(text: &mut String, input: &ProfileInput<'_>) -> std::fmt::Resul
         None => writeln!(text, "setenv CLIENT_CERT 0")?,
     }
     match input.wrap {
+        Wrap::TlsCryptV2(key) => write_block(text, "tls-crypt-v2", key),
         Wrap::TlsCrypt(key) => write_block(text, "tls-crypt", key),
         Wrap::TlsAuth(key) => {
             writeln!(text, "key-direction 1")?;
@@ -127,10 +168,15 @@ fn write_profile(text: &mut String, input: &ProfileInput<'_>) -> std::fmt::Resul
 
 fn write_ciphers(text: &mut String, input: &ProfileInput<'_>) -> std::fmt::Result {
     // 2.4 does not know the option, and takes what the server pushes.
-    writeln!(text, "ignore-unknown-option data-ciphers")?;
+    if input.client == ClientProgram::OpenVpn24 {
+        writeln!(text, "ignore-unknown-option data-ciphers")?;
+    }
     writeln!(text, "data-ciphers {}", input.ciphers.join(":"))?;
-    // For 2.4, whose default is Blowfish; it knows neither ChaCha20 nor a list.
-    if let Some(cipher) = input.ciphers.iter().find(|cipher| cipher.starts_with("AES-")) {
+    // The default of 2.4 is Blowfish, and 2.5 warns of its own; neither takes a list or ChaCha20
+    // here. OpenVPN 3 offers what it says to servers that do not negotiate.
+    if input.client != ClientProgram::OpenVpn26
+        && let Some(cipher) = input.ciphers.iter().find(|cipher| cipher.starts_with("AES-"))
+    {
         writeln!(text, "cipher {cipher}")?;
     }
     writeln!(text, "auth {}", input.digest)

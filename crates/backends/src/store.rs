@@ -1,6 +1,7 @@
 //! The database.
 
 mod certificates;
+mod client_keys;
 mod error;
 mod leases;
 mod users;
@@ -20,6 +21,7 @@ use ipnet::Ipv6Net;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 pub use self::certificates::{Standing, StoredCertificate};
+pub use self::client_keys::{IssuedClientKey, StoredClientKey};
 pub use self::error::StoreError;
 pub use self::leases::StoredLease;
 pub use self::users::{NewUser, Pools, User};
@@ -36,7 +38,8 @@ const ULA: &str = "network.ipv6";
 /// A certificate keeps its user's name when the user is removed, so that it stays revoked if the
 /// name is given out again. The triggers make every change that concerns a live session visible
 /// to other processes.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE users (
         name TEXT PRIMARY KEY,
         password TEXT,
@@ -73,7 +76,21 @@ const MIGRATIONS: &[&str] = &["
         BEGIN UPDATE generation SET number = number + 1; END;
     CREATE TRIGGER certificate_changed AFTER UPDATE ON certificates
         BEGIN UPDATE generation SET number = number + 1; END;
-"];
+",
+    "
+    CREATE TABLE client_keys (
+        id TEXT PRIMARY KEY,
+        user TEXT NOT NULL,
+        certificate TEXT,
+        issued INTEGER NOT NULL,
+        revoked INTEGER
+    ) STRICT;
+    CREATE INDEX client_keys_of_user ON client_keys (user);
+    CREATE INDEX client_keys_of_certificate ON client_keys (certificate);
+    CREATE TRIGGER client_key_changed AFTER UPDATE ON client_keys
+        BEGIN UPDATE generation SET number = number + 1; END;
+",
+];
 
 /// Users, leases, certificates and settings, shared by the server and the command line.
 ///

@@ -11,7 +11,8 @@ use crate::example;
 use crate::file::{LogTable, NetworkTable, OpenVpnTable, SECTIONS, ServerTable};
 use crate::table::{List, refuse_strangers};
 use crate::text::{
-    AuthMode, Cipher, ControlWrap, Digest, Ipv4Pool, Ipv6Pool, Level, Remote, RunAs, TlsVersion,
+    AuthMode, Cipher, ControlWrap, CookiePolicy, Digest, Ipv4Pool, Ipv6Pool, Level, Remote, RunAs,
+    TlsVersion,
 };
 
 /// Every IPv6 link carries this much (RFC 8200, 5), so the tunnel must.
@@ -82,8 +83,14 @@ pub struct OpenVpn {
     pub remote: Option<Remote>,
     /// What a member must prove.
     pub auth: AuthMode,
-    /// How control packets are wrapped.
+    /// How control packets are wrapped in profiles written from now on.
     pub control: ControlWrap,
+    /// Profiles that share one key are let in, too; true unless `control` is tls-crypt-v2.
+    pub shared_key: bool,
+    /// How old a profile's own key may be.
+    pub client_key_max_age: Option<Duration>,
+    /// Whether clients with a key of their own must show that they are where they say.
+    pub tls_crypt_v2_cookie: CookiePolicy,
     /// Data ciphers, best first; at least one.
     pub ciphers: Vec<Cipher>,
     /// The hash of tls-auth and the CBC ciphers.
@@ -293,6 +300,17 @@ fn openvpn(table: OpenVpnTable, source: &Source<'_>) -> Result<OpenVpn, ConfigEr
         return Err(source.error(at, Some("doors.openvpn.ping_restart"), what));
     }
 
+    if !table.shared_key.value && table.control.value != ControlWrap::TlsCryptV2 {
+        let what = format!(
+            "false leaves profiles with control = \"{}\" no way in; write true, or set control to \
+             \"tls-crypt-v2\"",
+            table.control.value
+        );
+        let at = table.shared_key.at.or(table.control.at);
+        return Err(source.error(at, Some("doors.openvpn.shared_key"), what));
+    }
+
+    let max_age = table.client_key_max_age.value.0;
     let seconds = |seconds: u32| Duration::from_secs(seconds.into());
     Ok(OpenVpn {
         enabled: table.enabled.value,
@@ -302,6 +320,9 @@ fn openvpn(table: OpenVpnTable, source: &Source<'_>) -> Result<OpenVpn, ConfigEr
         remote: table.remote.value.0,
         auth: table.auth.value,
         control: table.control.value,
+        shared_key: table.shared_key.value,
+        client_key_max_age: (max_age != 0).then(|| seconds(max_age * 86_400)),
+        tls_crypt_v2_cookie: table.tls_crypt_v2_cookie.value,
         ciphers: values(table.ciphers.value),
         digest: table.digest.value,
         tls_min: table.tls_min.value,

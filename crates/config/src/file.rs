@@ -6,8 +6,8 @@ use ipnet::IpNet;
 
 use crate::table::{List, Section, table};
 use crate::text::{
-    AuthMode, Cipher, ControlWrap, Digest, Domain, Ipv4Pool, Ipv6Pool, Level, NetworkName,
-    OptionalRemote, OptionalTarget, RunAs, TlsVersion, Whole,
+    AuthMode, Cipher, ControlWrap, CookiePolicy, Digest, Domain, Ipv4Pool, Ipv6Pool, Level,
+    NetworkName, OptionalRemote, OptionalTarget, RunAs, TlsVersion, Whole,
 };
 
 /// All tables, in the order of the example file.
@@ -71,9 +71,22 @@ table! {
         auth: AuthMode = r#""both""#, "",
             "What a member must prove: that it holds the certificate in its profile, that it knows \
             the password, or both.";
-        control: ControlWrap = r#""tls-crypt""#, "",
-            "How handshakes are wrapped before anyone is authenticated. tls-crypt also hides them; \
-            tls-auth is for clients older than 2.4. Profiles must be written again after a change.";
+        control: ControlWrap = r#""tls-crypt-v2""#, "",
+            "How handshakes are wrapped before anyone is authenticated. tls-crypt-v2 gives every \
+            profile a key of its own, which can be revoked; tls-crypt (OpenVPN 2.4) one key to all \
+            of them; tls-auth is that without hiding anything, for clients still older. Profiles \
+            written with tls-crypt-v2 stay good whatever stands here, and so do those with \
+            tls-crypt after a change to tls-crypt-v2; others must be written again.";
+        shared_key: bool = "true", "",
+            "Let profiles in that share one key (tls-crypt, tls-auth), too. With false, nobody \
+            gets as far as TLS without a key of their own that is not revoked.";
+        client_key_max_age: Whole<0, 36_500> = "0", "days",
+            "Keys of profiles (tls-crypt-v2) that are older than this open no door any more, nor \
+            do those whose age is unknown. 0 lets them live as long as their certificates.";
+        tls_crypt_v2_cookie: CookiePolicy = r#""preferred""#, "",
+            "Whether a client with a key of its own must prove that it is where it says before \
+            anything is kept about it. OpenVPN 2.5 cannot: \"preferred\" lets a bounded number of \
+            such clients begin anyway, \"required\" keeps them out.";
         ciphers: List<Cipher> = r#"["AES-256-GCM", "AES-128-GCM", "CHACHA20-POLY1305"]"#, "",
             "Data ciphers, best first; the first that the client knows is taken. Add \
             \"AES-256-CBC\" or \"AES-128-CBC\" only for clients that know nothing better.";

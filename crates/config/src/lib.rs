@@ -38,5 +38,6 @@ mod tests;
 pub use checked::{Config, Doors, Log, Network, OpenVpn, Server};
 pub use error::ConfigError;
 pub use text::{
-    AuthMode, Cipher, ControlWrap, Digest, Ipv6Pool, Level, Remote, RemoteError, RunAs, TlsVersion,
+    AuthMode, Cipher, ControlWrap, CookiePolicy, Digest, Ipv6Pool, Level, Remote, RemoteError,
+    RunAs, TlsVersion,
 };

@@ -81,6 +81,9 @@ port_share = "127.0.0.1:8443"
 remote = "vpn.example.org:443"
 auth = "password"
 control = "tls-auth"
+shared_key = false
+client_key_max_age = 30
+tls_crypt_v2_cookie = "required"
 ciphers = ["AES-256-CBC"]
 digest = "SHA1"
 tls_min = "1.3"
@@ -116,11 +119,15 @@ fn every_key_alone_changes_the_configuration() {
 
 #[test]
 fn all_keys_together_are_read() {
-    let config = Config::parse(EVERYTHING_CHANGED, "w.toml").unwrap();
+    // Each can be changed, but not these two at once.
+    let text = EVERYTHING_CHANGED.replace("shared_key = false", "shared_key = true");
+    let config = Config::parse(&text, "w.toml").unwrap();
 
     assert_eq!(config.network.mtu, 1280);
     assert_eq!(config.network.routes.len(), 2);
     assert_eq!(config.doors.openvpn.renegotiate, None);
+    let month = Duration::from_secs(30 * 86_400);
+    assert_eq!(config.doors.openvpn.client_key_max_age, Some(month));
     assert_eq!(
         config.doors.openvpn.remote,
         Some(Remote { host: "vpn.example.org".to_owned(), port: Some(443) })
@@ -262,7 +269,13 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ("[doors.openvpn]\nremote = \"host\\nremote evil\"", "not a host"),
     ("[doors.openvpn]\nremote = \"1.2.3\"", "not a host"),
     ("[doors.openvpn]\nauth = \"pasword\"", "did you mean \"password\"?"),
-    ("[doors.openvpn]\ncontrol = \"none\"", "write \"tls-crypt\" or \"tls-auth\""),
+    (
+        "[doors.openvpn]\ncontrol = \"none\"",
+        "write \"tls-crypt-v2\", \"tls-crypt\" or \"tls-auth\"",
+    ),
+    ("[doors.openvpn]\nshared_key = false\ncontrol = \"tls-crypt\"", "set control to"),
+    ("[doors.openvpn]\nclient_key_max_age = -1", "out of range"),
+    ("[doors.openvpn]\ntls_crypt_v2_cookie = \"always\"", "\"preferred\" or \"required\""),
     ("[doors.openvpn]\nciphers = []", "at least one cipher"),
     ("[doors.openvpn]\nciphers = [\"aes-256-gcm\"]", "did you mean \"AES-256-GCM\"?"),
     ("[doors.openvpn]\nciphers = [\"BF-CBC\"]", "is unknown"),

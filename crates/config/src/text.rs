@@ -176,10 +176,22 @@ words! {
 words! {
     /// How OpenVPN's control packets are wrapped.
     ControlWrap {
+        /// Encrypted and authenticated with a key of each profile's own.
+        TlsCryptV2 = "tls-crypt-v2",
         /// Encrypted and authenticated with a key that all clients share.
         TlsCrypt = "tls-crypt",
         /// Authenticated with such a key.
         TlsAuth = "tls-auth",
+    }
+}
+
+words! {
+    /// Whether a client must show that it is where it says before anything is kept about it.
+    CookiePolicy {
+        /// If it can.
+        Preferred = "preferred",
+        /// Always.
+        Required = "required",
     }
 }
 

@@ -17,8 +17,8 @@ use tokio::time::timeout;
 
 use crate::failure::Failure;
 use crate::types::{
-    Certificate, ChangedPassword, CreatedUser, Ended, Kick, NewAddresses, NewPassword, NewProfile,
-    NewUser, Profile, Reloaded, Session, Status, User,
+    Certificate, ChangedPassword, ClientKey, CreatedUser, Ended, Kick, NewAddresses, NewPassword,
+    NewProfile, NewUser, Profile, Reloaded, Session, Status, User,
 };
 
 /// A server that answers nothing for this long does not work: hashing a password behind a queue of
@@ -241,6 +241,27 @@ impl ApiClient {
     /// See [`status`](Self::status).
     pub async fn revoke(&mut self, serial: &str) -> Result<Ended, ClientError> {
         let path = format!("/v1/certificates/{}/revoke", segment(serial));
+        self.ask(Method::POST, &path, None::<&()>).await
+    }
+
+    /// Every client key, or those of one user.
+    ///
+    /// # Errors
+    ///
+    /// See [`status`](Self::status).
+    pub async fn client_keys(&mut self, user: Option<&str>) -> Result<Vec<ClientKey>, ClientError> {
+        let query = user.map(|user| format!("?user={}", segment(user))).unwrap_or_default();
+        self.ask(Method::GET, &format!("/v1/client-keys{query}"), None::<&()>).await
+    }
+
+    /// Revokes a client key, and the certificate that was given out with it, and ends the sessions
+    /// that they opened.
+    ///
+    /// # Errors
+    ///
+    /// See [`status`](Self::status).
+    pub async fn revoke_client_key(&mut self, id: &str) -> Result<Ended, ClientError> {
+        let path = format!("/v1/client-keys/{}/revoke", segment(id));
         self.ask(Method::POST, &path, None::<&()>).await
     }
 

@@ -47,6 +47,8 @@ pub enum Select {
     /// All that proved themselves with the certificate of this serial number (lower-case
     /// hexadecimal).
     Certificate(String),
+    /// All that came with this client key (lower-case hexadecimal).
+    ClientKey(String),
 }
 
 impl Select {
@@ -57,6 +59,7 @@ impl Select {
             Self::Id(id) => session.id == *id,
             Self::User(user) => session.user == *user,
             Self::Certificate(serial) => session.certificate.as_ref() == Some(serial),
+            Self::ClientKey(id) => session.client_key.as_ref() == Some(id),
         }
     }
 }

@@ -7,16 +7,17 @@
 mod remote;
 
 use backends::{
-    CLIENT_CERTIFICATE_DAYS, Identity, Pools, ProfileInput, ProfileRemote, Store, StoreError,
-    StoredCertificate, Transport, Wrap, generate_password, openvpn_profile,
+    CLIENT_CERTIFICATE_DAYS, ClientProgram, Identity, Pools, ProfileInput, ProfileRemote, Store,
+    StoreError, StoredCertificate, StoredClientKey, Transport, Wrap, generate_password,
+    openvpn_profile,
 };
-use config::{AuthMode, Config, ControlWrap, Ipv6Pool};
+use config::{AuthMode, Config, ControlWrap, CookiePolicy, Ipv6Pool, OpenVpn};
 use contract::Secret;
 
 use crate::failure::{Failure, Reason};
 use crate::types::{
-    Certificate, ChangedPassword, CreatedUser, NewAddresses, NewPassword, NewProfile, NewUser,
-    Password, Profile, User, rfc3339,
+    Certificate, ChangedPassword, ClientKey, CreatedUser, NewAddresses, NewPassword, NewProfile,
+    NewUser, Password, Profile, User, rfc3339,
 };
 
 /// Every user, by name.
@@ -139,11 +140,39 @@ pub fn revoke(store: &Store, serial: &str) -> Result<String, Failure> {
     }
 }
 
-/// Makes a profile, with a new certificate in it where the door asks for one.
+/// Client keys, oldest first: those of `user`, or of everybody.
 ///
 /// # Errors
 ///
-/// Fails if there is no such user or door, or nobody can tell where clients find the server.
+/// Fails if there is no such user and never was.
+pub fn client_keys(store: &Store, user: Option<&str>) -> Result<Vec<ClientKey>, Failure> {
+    let stored = store.client_keys(user)?;
+    if let (true, Some(name)) = (stored.is_empty(), user) {
+        store.user(name)?;
+    }
+
+    Ok(stored.into_iter().map(ClientKey::from).collect())
+}
+
+/// Refuses a client key from now on, and the certificate of the same profile; returns the key's
+/// name as the store writes it.
+///
+/// # Errors
+///
+/// Fails if no client key has that name.
+pub fn revoke_client_key(store: &Store, id: &str) -> Result<String, Failure> {
+    let id = id.to_ascii_lowercase();
+    store.revoke_client_key(&id)?;
+
+    Ok(id)
+}
+
+/// Makes a profile, with a new certificate and a new client key in it where the door asks for them.
+///
+/// # Errors
+///
+/// Fails if there is no such user, door or program, if the door lets no such program in, or if
+/// nobody can tell where clients find the server.
 pub fn new_profile(store: &Store, config: &Config, new: &NewProfile) -> Result<Profile, Failure> {
     if new.door != "openvpn" {
         return Err(Failure::invalid(format!(
@@ -151,8 +180,9 @@ pub fn new_profile(store: &Store, config: &Config, new: &NewProfile) -> Result<P
             new.door
         )));
     }
-    store.user(&new.user)?;
     let door = &config.doors.openvpn;
+    let client = client_program(new.client.as_deref(), door)?;
+    store.user(&new.user)?;
     let (host, port) = remote::find(new.remote.as_deref(), door)?;
     let identity = Identity::load_or_create(store)?;
     let issued = match door.auth {
@@ -163,12 +193,23 @@ pub fn new_profile(store: &Store, config: &Config, new: &NewProfile) -> Result<P
         )?),
         AuthMode::Password => None,
     };
+    let serial = issued.as_ref().map(|issued| issued.facts.serial.clone());
+    let client_key =
+        if door.control == ControlWrap::TlsCryptV2 && client != ClientProgram::OpenVpn24 {
+            Some(store.issue_client_key(&identity.client_keys, &new.user, serial.as_deref())?)
+        } else {
+            None
+        };
 
     let key = issued.as_ref().map(|issued| String::from_utf8_lossy(issued.key_pem.expose()));
-    let static_key = identity.static_key.to_pem();
+    let wrap_key = match &client_key {
+        Some(own) => own.key.to_pem(),
+        None => identity.static_key.to_pem(),
+    };
     let text = openvpn_profile(&ProfileInput {
         user: &new.user,
         network: &config.network.name,
+        client,
         remotes: &[ProfileRemote { host: host.clone(), port, transport: Transport::Udp }],
         ca_pem: identity.authority.certificate_pem(),
         certificate: issued
@@ -176,9 +217,10 @@ pub fn new_profile(store: &Store, config: &Config, new: &NewProfile) -> Result<P
             .zip(key.as_deref())
             .map(|(issued, key)| (issued.certificate_pem.as_str(), key)),
         ask_password: matches!(door.auth, AuthMode::Password | AuthMode::Both),
-        wrap: match door.control {
-            ControlWrap::TlsCrypt => Wrap::TlsCrypt(&static_key),
-            ControlWrap::TlsAuth => Wrap::TlsAuth(&static_key),
+        wrap: match (door.control, &client_key) {
+            (_, Some(_)) => Wrap::TlsCryptV2(&wrap_key),
+            (ControlWrap::TlsAuth, None) => Wrap::TlsAuth(&wrap_key),
+            (ControlWrap::TlsCryptV2 | ControlWrap::TlsCrypt, None) => Wrap::TlsCrypt(&wrap_key),
         },
         ciphers: &door.ciphers.iter().map(|cipher| cipher.as_str()).collect::<Vec<_>>(),
         digest: door.digest.as_str(),
@@ -191,10 +233,36 @@ pub fn new_profile(store: &Store, config: &Config, new: &NewProfile) -> Result<P
         door: new.door.clone(),
         file_name: format!("{}.ovpn", new.user),
         remote: remote::written(&host, port),
-        serial: issued.as_ref().map(|issued| issued.facts.serial.clone()),
+        serial,
         not_after: issued.map(|issued| rfc3339(issued.facts.not_after.try_into().unwrap_or(0))),
+        client_key: client_key.map(|key| key.id),
         text: text.to_string(),
     })
+}
+
+/// The program that a profile is for, if the door lets it in.
+fn client_program(name: Option<&str>, door: &OpenVpn) -> Result<ClientProgram, Failure> {
+    let Some(name) = name else { return Ok(ClientProgram::Any) };
+    let client = ClientProgram::named(name).ok_or_else(|| {
+        Failure::invalid(format!(
+            "there are no profiles for {name:?}; there are \"2.4\", \"2.5\", \"2.6\" and \"connect\""
+        ))
+    })?;
+    let own_keys = door.control == ControlWrap::TlsCryptV2;
+    if client == ClientProgram::OpenVpn24 && !door.shared_key {
+        return Err(Failure::conflict(
+            "OpenVPN 2.4 knows only the key that all profiles share, which is refused \
+             (doors.openvpn.shared_key)",
+        ));
+    }
+    let is_cookie_required = door.tls_crypt_v2_cookie == CookiePolicy::Required;
+    if client == ClientProgram::OpenVpn25 && own_keys && is_cookie_required {
+        return Err(Failure::conflict(
+            "OpenVPN 2.5 cannot prove where it is, which is required \
+             (doors.openvpn.tls_crypt_v2_cookie)",
+        ));
+    }
+    Ok(client)
 }
 
 /// The address ranges that fixed addresses must be in.
@@ -226,7 +294,9 @@ impl From<StoreError> for Failure {
                 Reason::Invalid
             }
             StoreError::UserExists(_) | StoreError::AddressTaken { .. } => Reason::Conflict,
-            StoreError::NoSuchUser(_) | StoreError::NoSuchCertificate(_) => Reason::NotFound,
+            StoreError::NoSuchUser(_)
+            | StoreError::NoSuchCertificate(_)
+            | StoreError::NoSuchClientKey(_) => Reason::NotFound,
             _ => Reason::Internal,
         };
         Self::new(reason, error.to_string())
@@ -255,6 +325,18 @@ impl From<StoredCertificate> for Certificate {
             issued: rfc3339(certificate.issued),
             not_after: rfc3339(certificate.not_after),
             revoked: certificate.revoked.map(rfc3339),
+        }
+    }
+}
+
+impl From<StoredClientKey> for ClientKey {
+    fn from(key: StoredClientKey) -> Self {
+        Self {
+            id: key.id,
+            user: key.user,
+            certificate: key.certificate,
+            issued: rfc3339(key.issued),
+            revoked: key.revoked.map(rfc3339),
         }
     }
 }

@@ -26,8 +26,8 @@ use crate::control::{Control, Select};
 use crate::failure::{Failure, Reason};
 use crate::ops;
 use crate::types::{
-    Certificate, ChangedPassword, CreatedUser, Ended, Kick, NewAddresses, NewPassword, NewProfile,
-    NewUser, Profile, Reloaded, Session, Status, User,
+    Certificate, ChangedPassword, ClientKey, CreatedUser, Ended, Kick, NewAddresses, NewPassword,
+    NewProfile, NewUser, Profile, Reloaded, Session, Status, User,
 };
 
 /// The largest request is a user with a password and two addresses.
@@ -212,6 +212,8 @@ fn router(api: Api) -> Router {
         .route("/v1/profiles", post(new_profile))
         .route("/v1/certificates", get(certificates))
         .route("/v1/certificates/{serial}/revoke", post(revoke))
+        .route("/v1/client-keys", get(client_keys))
+        .route("/v1/client-keys/{id}/revoke", post(revoke_client_key))
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -320,6 +322,15 @@ async fn certificates(State(api): State<Api>, parts: Whose) -> Answer<Vec<Certif
 async fn revoke(State(api): State<Api>, Name(serial): Name) -> Answer<Ended> {
     let serial = blocking(&api, move |store| ops::revoke(store, &serial)).await?;
     end(&api, Select::Certificate(serial)).await
+}
+
+async fn client_keys(State(api): State<Api>, parts: Whose) -> Answer<Vec<ClientKey>> {
+    blocking(&api, move |store| ops::client_keys(store, parts.0.user.as_deref())).await.map(Json)
+}
+
+async fn revoke_client_key(State(api): State<Api>, Name(id): Name) -> Answer<Ended> {
+    let id = blocking(&api, move |store| ops::revoke_client_key(store, &id)).await?;
+    end(&api, Select::ClientKey(id)).await
 }
 
 async fn no_such_route() -> Failure {

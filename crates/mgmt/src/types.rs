@@ -46,6 +46,9 @@ pub struct Session {
     pub device: String,
     /// The serial number of the certificate it proved itself with.
     pub certificate: Option<String>,
+    /// The client key it came with (tls-crypt-v2).
+    #[serde(default)]
+    pub client_key: Option<String>,
 }
 
 /// How the server is doing.
@@ -252,6 +255,21 @@ pub struct Certificate {
     pub revoked: Option<String>,
 }
 
+/// One client key that Warren made (tls-crypt-v2).
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ClientKey {
+    /// Lower-case hexadecimal.
+    pub id: String,
+    /// Whose.
+    pub user: String,
+    /// The serial number of the certificate in the same profile.
+    pub certificate: Option<String>,
+    /// When it was made.
+    pub issued: String,
+    /// When it was revoked.
+    pub revoked: Option<String>,
+}
+
 /// `POST /v1/profiles`.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -264,6 +282,10 @@ pub struct NewProfile {
     /// machine's address on the way to the internet.
     #[serde(default)]
     pub remote: Option<String>,
+    /// For which program: `2.4`, `2.5`, `2.6` (versions of OpenVPN) or `connect` (OpenVPN Connect).
+    /// None: one that OpenVPN from 2.5 on and OpenVPN Connect both take.
+    #[serde(default)]
+    pub client: Option<String>,
 }
 
 /// The answer to [`NewProfile`]: a file for the client.
@@ -281,6 +303,9 @@ pub struct Profile {
     pub serial: Option<String>,
     /// When that certificate expires.
     pub not_after: Option<String>,
+    /// The client key in it, made for it; none if it has the key that all clients share.
+    #[serde(default)]
+    pub client_key: Option<String>,
     /// The file. It holds keys.
     pub text: String,
 }

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backends::Identity;
-use config::{AuthMode, Cipher, ControlWrap, Digest, OpenVpn, TlsVersion};
+use config::{AuthMode, Cipher, ControlWrap, CookiePolicy, Digest, OpenVpn, TlsVersion};
 use contract::{Secret, WallClock};
 use crypto::digest::Hash;
-use openvpn::{InitiatorConfig, Login, Profile, Protection, ResponderConfig, StaticKey};
+use openvpn::{
+    ClientKeyRules, InitiatorConfig, Login, Profile, Protection, ResponderConfig, StaticKey,
+};
 use pki::{ClientCertificate, ClientChainVerifier, PkiError, ServerChainVerifier, ServerRules};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
@@ -36,7 +38,7 @@ pub(crate) fn responder(
     };
     let key = static_key(around.identity);
     let protection = match door.control {
-        ControlWrap::TlsCrypt => Protection::TlsCrypt { key },
+        ControlWrap::TlsCryptV2 | ControlWrap::TlsCrypt => Protection::TlsCrypt { key },
         ControlWrap::TlsAuth => {
             Protection::TlsAuth { key, hash: hash(door.digest), directed: true }
         }
@@ -44,8 +46,13 @@ pub(crate) fn responder(
     Ok(ResponderConfig {
         tls: Arc::new(server_tls(door, auth.wants_certificate(), around)?),
         protection: Arc::new(protection),
-        takes_shared_key: true,
-        client_keys: None,
+        takes_shared_key: door.shared_key,
+        client_keys: Some(Arc::new(ClientKeyRules {
+            server_key: around.identity.client_keys.clone(),
+            max_age: door.client_key_max_age,
+            cookie_required: door.tls_crypt_v2_cookie == CookiePolicy::Required,
+            clock: Arc::clone(&around.clock),
+        })),
         auth,
         ciphers: door.ciphers.iter().map(|name| cipher(*name)).collect(),
         digest: hash(door.digest),

@@ -129,6 +129,8 @@ pub enum Which {
     User(String),
     /// Those with this certificate.
     Certificate(String),
+    /// Those that came with this client key.
+    ClientKey(String),
     /// The one at this place in the hub.
     Port(PortId),
     /// Those that came through this socket, or through the listener of that number.
@@ -199,6 +201,13 @@ struct Running<E> {
     up: Option<(u64, SessionFacts)>,
     deadline: Option<Instant>,
     waits_for: Option<u64>,
+}
+
+impl<E> Running<E> {
+    /// The client key that a session which is up came with.
+    fn client_key(&self) -> Option<&String> {
+        self.up.as_ref()?.1.client_key.as_ref()?.id.as_ref()
+    }
 }
 
 impl<A> Driver<A>
@@ -309,6 +318,7 @@ where
             Which::Id(wanted) => id.0 == *wanted && running.up.is_some(),
             Which::User(user) => running.user == *user,
             Which::Certificate(serial) => running.certificate.as_ref() == Some(serial),
+            Which::ClientKey(key) => running.client_key() == Some(key),
             Which::Port(port) => running.port == *port,
             Which::Socket(socket) => {
                 running.path.carrier == Carrier::Udp(*socket) || running.listener == Some(*socket)

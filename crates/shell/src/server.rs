@@ -1,5 +1,6 @@
 //! The responder's side: one network, its doors, the host around it.
 
+mod client_keys;
 mod doors;
 
 use std::collections::BTreeSet;
@@ -25,6 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
 use tracing::{error, info, warn};
 
+use self::client_keys::AGE_EVERY;
 use self::doors::{AllBound, OpenDoor, bind_all};
 use crate::clock;
 use crate::driver::{Order, Services, SessionInfo, Which};
@@ -349,6 +351,14 @@ impl Server {
 
     /// Ends sessions; returns how many there were.
     pub async fn end_sessions(&self, which: Which, farewell: Farewell) -> u64 {
+        if farewell == Farewell::Revoked {
+            // Before they are told, or the quickest would come back.
+            self.tell_revoked_keys().await;
+        }
+        self.end(which, farewell).await
+    }
+
+    async fn end(&self, which: Which, farewell: Farewell) -> u64 {
         let Some(orders) = self.orders().await else { return 0 };
         let (reply, ended) = oneshot::channel();
         if orders.send(Order::End(which, farewell, reply)).await.is_err() {
@@ -502,18 +512,24 @@ impl Server {
         let mut seen = self.0.store.generation().ok();
         // A login that was judged before a change may come up after it: look twice.
         let mut look_again = false;
+        let mut aged = Instant::now();
         let mut every = tokio::time::interval(WATCH_EVERY);
         loop {
             every.tick().await;
             let generation = self.ask_store(|store| store.generation().ok()).await;
             let is_new = generation != seen || generation.is_none();
+            if aged.elapsed() >= AGE_EVERY {
+                aged = Instant::now();
+                self.end_old_keys().await;
+            }
             if !is_new && !look_again {
                 continue;
             }
             look_again = is_new;
             let server = self.clone();
             self.ask_store(move |_| server.reserve_fixed()).await;
-            if self.end_unwelcome().await {
+            let are_keys_known = self.refuse_revoked_keys().await;
+            if self.end_unwelcome().await && are_keys_known {
                 seen = generation;
             }
         }
@@ -544,7 +560,7 @@ impl Server {
                 Ok(Standing::Welcome) => {}
                 Ok(Standing::Unwelcome(reason)) => {
                     info!(user = %session.user, ?reason, "not welcome any more");
-                    self.end_sessions(Which::Id(session.id), Farewell::Revoked).await;
+                    self.end(Which::Id(session.id), Farewell::Revoked).await;
                 }
                 Err(error) => {
                     error!(%error, "the user list cannot be read");

@@ -8,8 +8,8 @@ use anyhow::Context;
 use backends::{StateDir, Store};
 use config::Config;
 use mgmt::types::{
-    Certificate, ChangedPassword, CreatedUser, Ended, NewAddresses, NewPassword, NewProfile,
-    NewUser, Profile, User,
+    Certificate, ChangedPassword, ClientKey, CreatedUser, Ended, NewAddresses, NewPassword,
+    NewProfile, NewUser, Profile, User,
 };
 use mgmt::{ApiClient, ClientError, Failure, ops};
 use sys::Account;
@@ -181,6 +181,30 @@ impl Admin {
             Self::Live(server) => server.revoke(serial).await?,
             Self::Offline(state) => {
                 ops::revoke(&state.store, serial)?;
+                Ended::default()
+            }
+        })
+    }
+}
+
+impl Admin {
+    /// Client keys.
+    pub(crate) async fn client_keys(
+        &mut self,
+        user: Option<&str>,
+    ) -> anyhow::Result<Vec<ClientKey>> {
+        Ok(match self {
+            Self::Live(server) => server.client_keys(user).await?,
+            Self::Offline(state) => ops::client_keys(&state.store, user)?,
+        })
+    }
+
+    /// Revokes a client key.
+    pub(crate) async fn revoke_client_key(&mut self, id: &str) -> anyhow::Result<Ended> {
+        Ok(match self {
+            Self::Live(server) => server.revoke_client_key(id).await?,
+            Self::Offline(state) => {
+                ops::revoke_client_key(&state.store, id)?;
                 Ended::default()
             }
         })

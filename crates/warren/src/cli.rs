@@ -92,11 +92,14 @@ pub(crate) enum Command {
     /// List and revoke client certificates
     #[command(subcommand)]
     Certificate(CertificateCommand),
+    /// List and revoke client keys, which profiles hold beside or instead of a certificate
+    #[command(subcommand)]
+    ClientKey(ClientKeyCommand),
     /// Write a file that connects one device of a user
     ///
-    /// Every call makes a new client certificate, so that a lost device can be revoked by itself:
-    /// give each device a profile of its own. The profile holds that certificate's private key;
-    /// hand it over by a way that nobody else reads.
+    /// Every call makes a new client certificate and a new client key, so that a lost device can
+    /// be revoked by itself: give each device a profile of its own. The profile holds private
+    /// keys; hand it over by a way that nobody else reads.
     Profile(ProfileArgs),
     /// List live sessions
     Sessions,
@@ -205,6 +208,25 @@ pub(crate) enum CertificateCommand {
     },
 }
 
+/// Client keys.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClientKeyCommand {
+    /// List the client keys that profiles were written with
+    List {
+        /// Only this user's
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
+    },
+    /// Refuse a client key from now on, and end the sessions that came with it
+    ///
+    /// Its holder does not get as far as TLS any more, and gets no answer. The certificate of the
+    /// same profile is revoked, too.
+    Revoke {
+        /// Its name, as `client-key list` prints it
+        id: String,
+    },
+}
+
 /// `profile`.
 #[derive(Args, Debug)]
 pub(crate) struct ProfileArgs {
@@ -213,6 +235,9 @@ pub(crate) struct ProfileArgs {
     /// For which door
     #[arg(long, value_enum)]
     pub(crate) door: Door,
+    /// For which program [default: OpenVPN from 2.5 on, and OpenVPN Connect]
+    #[arg(long = "for", value_name = "PROGRAM", value_enum)]
+    pub(crate) client: Option<ClientProgram>,
     /// Where the client finds the server
     ///
     /// [default: `remote` of the door's configuration, or else the address of this machine that
@@ -224,6 +249,35 @@ pub(crate) struct ProfileArgs {
     pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) config: ConfigFile,
+}
+
+/// The programs that have profiles of their own.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum ClientProgram {
+    /// OpenVPN 2.4, which has no key of its own but the one that all share
+    #[value(name = "2.4")]
+    OpenVpn24,
+    /// OpenVPN 2.5
+    #[value(name = "2.5")]
+    OpenVpn25,
+    /// OpenVPN 2.6 and later
+    #[value(name = "2.6")]
+    OpenVpn26,
+    /// OpenVPN Connect, for phones and computers
+    #[value(name = "connect")]
+    Connect,
+}
+
+impl ClientProgram {
+    /// Its name in the API.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::OpenVpn24 => "2.4",
+            Self::OpenVpn25 => "2.5",
+            Self::OpenVpn26 => "2.6",
+            Self::Connect => "connect",
+        }
+    }
 }
 
 /// The protocols that have profiles.

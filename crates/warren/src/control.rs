@@ -81,6 +81,7 @@ impl Control for Live {
             Select::Id(id) => Which::Id(*id),
             Select::User(user) => Which::User(user.clone()),
             Select::Certificate(serial) => Which::Certificate(serial.clone()),
+            Select::ClientKey(id) => Which::ClientKey(id.clone()),
         };
         Box::pin(self.0.end_sessions(which, farewell))
     }
@@ -128,5 +129,6 @@ fn session(info: SessionInfo, totals: &PortTotals) -> Session {
         software: info.facts.software,
         device: info.device,
         certificate: info.certificate,
+        client_key: info.facts.client_key.and_then(|key| key.id),
     }
 }

@@ -9,6 +9,7 @@ mod banner;
 mod certificate;
 mod check;
 mod cli;
+mod client_key;
 mod confine;
 mod connect;
 mod control;
@@ -67,6 +68,7 @@ fn administer(global: &Global, command: Command, output: Output) -> anyhow::Resu
         match command {
             Command::User(command) => user::run(global, command, output).await,
             Command::Certificate(command) => certificate::run(global, command, output).await,
+            Command::ClientKey(command) => client_key::run(global, command, output).await,
             Command::Profile(args) => profile::run(global, args, output).await,
             Command::Sessions => sessions::list(global, output).await,
             Command::Kick(args) => sessions::kick(global, &args, output).await,

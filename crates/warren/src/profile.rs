@@ -15,8 +15,12 @@ use crate::output::Output;
 /// Makes a profile, and prints it or writes it to a file.
 pub(crate) async fn run(global: &Global, args: ProfileArgs, output: Output) -> anyhow::Result<()> {
     let mut admin = Admin::open(global, &args.config).await?;
-    let new =
-        NewProfile { user: args.name, door: args.door.name().to_owned(), remote: args.remote };
+    let new = NewProfile {
+        user: args.name,
+        door: args.door.name().to_owned(),
+        remote: args.remote,
+        client: args.client.map(|client| client.name().to_owned()),
+    };
     let profile = admin.new_profile(&new).await?;
     // The file is written by whoever calls, wherever that user may.
     drop(admin);

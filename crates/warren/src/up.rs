@@ -155,8 +155,12 @@ fn first_user(
     let first_user = if store.users()?.is_empty() {
         let new = NewUser { name: FIRST_USER.to_owned(), password: None, addresses: Vec::new() };
         let created = ops::add_user(store, config, &new)?;
-        let wanted =
-            NewProfile { user: FIRST_USER.to_owned(), door: "openvpn".to_owned(), remote: None };
+        let wanted = NewProfile {
+            user: FIRST_USER.to_owned(),
+            door: "openvpn".to_owned(),
+            remote: None,
+            client: None,
+        };
         let made = ops::new_profile(store, config, &wanted)?;
         let file = state.profiles().join(&made.file_name);
         profile::write(&file, &made.text)?;

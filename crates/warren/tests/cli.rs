@@ -273,7 +273,7 @@ fn each_profile_has_a_certificate_of_its_own_that_can_be_revoked() {
     let profile = ["profile", "anna", "--door", "openvpn", "--remote", "vpn.example:443"];
 
     let text = folder.warren(&profile).expect(0).stdout;
-    for part in ["remote vpn.example 443", "<ca>", "<cert>", "<key>", "<tls-crypt>"] {
+    for part in ["remote vpn.example 443", "<ca>", "<cert>", "<key>", "<tls-crypt-v2>"] {
         assert!(text.contains(part), "{part} is missing: {text}");
     }
     let second = folder.json(&profile);
@@ -292,6 +292,19 @@ fn each_profile_has_a_certificate_of_its_own_that_can_be_revoked() {
     let mut after = revoked_of(&folder.json(&["certificate", "list"]));
     after.sort_unstable();
     assert_eq!(after, [(false, false), (true, true)]);
+
+    let keys = folder.json(&["client-key", "list", "--user", "anna"]);
+    let keys = keys.as_array().expect("a list");
+    for key in keys {
+        assert_eq!(key["certificate"] == serial, !key["revoked"].is_null(), "{key}");
+    }
+    let left = keys.iter().find(|key| key["revoked"].is_null()).expect("one is left");
+    let id = left["id"].as_str().expect("a text");
+    folder.warren(&["client-key", "revoke", id]).expect(0);
+    let mut gone = revoked_of(&folder.json(&["certificate", "list"]));
+    gone.sort_unstable();
+    assert_eq!(gone, [(false, true), (true, true)], "a key takes its certificate along");
+    folder.warren(&["client-key", "revoke", "00ff"]).complains(1, &["00ff"]);
 
     folder.warren(&["certificate", "revoke", "00ff"]).complains(1, &["00ff"]);
     folder.warren(&["profile", "nobody", "--door", "openvpn"]).complains(1, &["nobody"]);

@@ -81,6 +81,7 @@ fn session(id: u64, user: &str) -> Session {
         software: "OpenVPN \x1b[2J2.6".into(),
         device: "laptop".into(),
         certificate: None,
+        client_key: None,
     }
 }
 

@@ -5,13 +5,14 @@ use std::process::{Command, Stdio};
 use super::*;
 use crate::authority::Authority;
 use crate::scratch::Scratch;
-use crate::{StaticKey, clock};
+use crate::{StaticKey, clock, random_bytes};
 
 struct Material {
     ca: String,
     certificate: String,
     key: String,
     wrap: String,
+    own: String,
 }
 
 fn material() -> Material {
@@ -23,7 +24,17 @@ fn material() -> Material {
         certificate: issued.certificate_pem.clone(),
         key: String::from_utf8(issued.key_pem.expose().to_vec()).unwrap(),
         wrap: StaticKey::generate().to_pem().to_string(),
+        own: client_key(),
     }
+}
+
+fn client_key() -> String {
+    let metadata = openvpn::Metadata::write(clock::now(), openvpn::ClientKeyId(random_bytes()));
+    openvpn::ServerKey::from_bytes(random_bytes())
+        .wrap(&openvpn::StaticKey::from_bytes(random_bytes()), &metadata)
+        .unwrap()
+        .to_pem()
+        .to_string()
 }
 
 impl Material {
@@ -31,11 +42,12 @@ impl Material {
         ProfileInput {
             user: "alice",
             network: "warren",
+            client: ClientProgram::Any,
             remotes,
             ca_pem: &self.ca,
             certificate: Some((&self.certificate, &self.key)),
             ask_password: true,
-            wrap: Wrap::TlsCrypt(&self.wrap),
+            wrap: Wrap::TlsCryptV2(&self.own),
             ciphers: &["CHACHA20-POLY1305", "AES-256-GCM", "AES-128-CBC"],
             digest: "SHA256",
             tls_min: "1.2",
@@ -78,7 +90,6 @@ fn a_profile_has_every_line_a_client_needs() {
             "remote-cert-tls server",
             "verify-x509-name warren-server name",
             "tls-version-min 1.2",
-            "ignore-unknown-option data-ciphers",
             "data-ciphers CHACHA20-POLY1305:AES-256-GCM:AES-128-CBC",
             "cipher AES-256-GCM",
             "auth SHA256",
@@ -88,7 +99,7 @@ fn a_profile_has_every_line_a_client_needs() {
             "verb 3",
         ]
     );
-    for block in [&material.ca, &material.certificate, &material.key, &material.wrap] {
+    for block in [&material.ca, &material.certificate, &material.key, &material.own] {
         assert!(text.contains(block.trim_end()));
     }
 }
@@ -149,21 +160,63 @@ fn the_real_client_accepts_every_form_of_profile() {
         },
     ];
 
+    let wraps = [
+        Wrap::TlsCryptV2(&material.own),
+        Wrap::TlsCrypt(&material.wrap),
+        Wrap::TlsAuth(&material.wrap),
+    ];
     for change in forms {
-        for tls_auth in [false, true] {
-            let said = openvpn_accepts(|remotes| {
-                let mut input = material.input(remotes);
-                if tls_auth {
-                    input.wrap = Wrap::TlsAuth(&material.wrap);
-                }
+        for wrap in wraps {
+            if !is_accepted(|remotes| {
+                let mut input = ProfileInput { wrap, ..material.input(remotes) };
                 change(&mut input);
                 openvpn_profile(&input)
-            });
-            let Some(said) = said else { return };
-            for line in said.as_bytes().lines().map_while(Result::ok) {
-                let complains = line.contains("DEPRECATED") || line.contains("Unrecognized");
-                assert!(!complains, "{line}");
+            }) {
+                return;
             }
         }
+    }
+    for client in CLIENTS {
+        let input = |remotes: &[ProfileRemote]| {
+            openvpn_profile(&ProfileInput { client, ..material.input(remotes) })
+        };
+        is_accepted(input);
+    }
+}
+
+const CLIENTS: [ClientProgram; 5] = [
+    ClientProgram::Any,
+    ClientProgram::OpenVpn24,
+    ClientProgram::OpenVpn25,
+    ClientProgram::OpenVpn26,
+    ClientProgram::Connect,
+];
+
+/// False if there is no client here to ask.
+fn is_accepted(input: impl FnOnce(&[ProfileRemote]) -> Zeroizing<String>) -> bool {
+    let Some(said) = openvpn_accepts(input) else { return false };
+    for line in said.as_bytes().lines().map_while(Result::ok) {
+        let complains = line.contains("DEPRECATED") || line.contains("Unrecognized");
+        assert!(!complains, "{line}");
+    }
+    true
+}
+
+#[test]
+fn each_program_gets_the_lines_that_it_knows() {
+    let material = material();
+    let text = |client| {
+        let remotes = local(1);
+        openvpn_profile(&ProfileInput { client, ..material.input(&remotes) })
+    };
+    for (client, word, expected) in [
+        (ClientProgram::OpenVpn24, "ignore-unknown-option", true),
+        (ClientProgram::Any, "ignore-unknown-option", false),
+        (ClientProgram::OpenVpn25, "\ncipher AES-256-GCM\n", true),
+        (ClientProgram::OpenVpn26, "\ncipher AES-256-GCM\n", false),
+        (ClientProgram::Connect, "persist-tun", false),
+        (ClientProgram::Any, "persist-tun", true),
+    ] {
+        assert_eq!(text(client).contains(word), expected, "{client:?} {word}");
     }
 }

@@ -1,7 +1,7 @@
 use contract::DenyReason;
 use rusqlite::{OptionalExtension as _, Row, params};
 
-use super::{Store, StoreError, from_sql, to_sql, users};
+use super::{Store, StoreError, client_keys, from_sql, to_sql, users};
 use crate::authority::{Authority, Issued};
 use crate::clock;
 
@@ -92,7 +92,8 @@ impl Store {
         Ok(found)
     }
 
-    /// Revokes a certificate; one that is revoked already keeps its date.
+    /// Revokes a certificate, and the client key that was given out with it; one that is revoked
+    /// already keeps its date.
     ///
     /// # Errors
     ///
@@ -106,18 +107,21 @@ impl Store {
             if changed == 0 {
                 Err(StoreError::NoSuchCertificate(serial.to_owned()))
             } else {
+                client_keys::revoke_with_certificate(transaction, serial)?;
                 Ok(())
             }
         })
     }
 
-    /// Revokes all of a user's certificates; says how many were still good.
+    /// Revokes all of a user's certificates and client keys; says how many certificates were still
+    /// good.
     ///
     /// # Errors
     ///
     /// Fails if the database does.
     pub fn revoke_user_certificates(&self, user: &str) -> Result<usize, StoreError> {
         self.write(|transaction| {
+            client_keys::revoke_of_user(transaction, user)?;
             Ok(transaction.execute(
                 "UPDATE certificates SET revoked = ?2 WHERE user = ?1 AND revoked IS NULL",
                 params![user, to_sql(clock::now())],

@@ -75,6 +75,9 @@ pub enum StoreError {
         "there is no certificate with serial number {0}; `warren user list` shows who there is"
     )]
     NoSuchCertificate(String),
+    /// No such client key.
+    #[error("there is no client key {0}; `warren client-key list` shows them")]
+    NoSuchClientKey(String),
 }
 
 impl From<CertificateError> for StoreError {
@@ -85,6 +88,12 @@ impl From<CertificateError> for StoreError {
 
 impl From<pki::PkiError> for StoreError {
     fn from(error: pki::PkiError) -> Self {
+        Self::Identity(error.to_string())
+    }
+}
+
+impl From<openvpn::BadClientKey> for StoreError {
+    fn from(error: openvpn::BadClientKey) -> Self {
         Self::Identity(error.to_string())
     }
 }

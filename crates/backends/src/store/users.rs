@@ -4,7 +4,7 @@ use contract::Secret;
 use ipnet::{Ipv4Net, Ipv6Net};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::{Store, StoreError, from_sql, to_sql};
+use super::{Store, StoreError, client_keys, from_sql, to_sql};
 use crate::{clock, password};
 
 /// Long enough for mail addresses; an X.509 common name ends at 64 (RFC 5280, appendix A).
@@ -165,6 +165,7 @@ impl Store {
                 "UPDATE certificates SET revoked = ?2 WHERE user = ?1 AND revoked IS NULL",
                 params![name, to_sql(clock::now())],
             )?;
+            client_keys::revoke_of_user(transaction, name)?;
             transaction.execute("DELETE FROM leases WHERE user = ?1", [name])?;
             transaction.execute("DELETE FROM users WHERE name = ?1", [name])
         })

@@ -34,7 +34,12 @@ impl Drop for Scratch {
 }
 
 fn for_anna() -> NewProfile {
-    NewProfile { user: "anna".into(), door: "openvpn".into(), remote: Some("h.example".into()) }
+    NewProfile {
+        user: "anna".into(),
+        door: "openvpn".into(),
+        remote: Some("h.example".into()),
+        client: None,
+    }
 }
 
 #[test]
@@ -128,4 +133,57 @@ fn fixed_addresses_are_of_the_network_that_is_configured() {
         fix("[network]\nipv6 = \"off\"", &std::net::Ipv6Addr::from(inside).to_string()).is_err()
     );
     assert!(fix("[network]\nipv6 = \"fd12::/64\"", "fd12::9").is_ok());
+}
+
+#[test]
+fn every_profile_has_a_client_key_of_its_own_unless_its_program_knows_none() {
+    let scratch = Scratch::new("client-keys");
+    let made = |client: Option<&str>, config: &str| {
+        let config = Config::parse(config, "test").expect("a valid configuration");
+        let new = NewProfile { client: client.map(str::to_owned), ..for_anna() };
+        new_profile(&scratch.store, &config, &new)
+    };
+    let own = made(None, "").expect("a profile");
+    assert!(own.text.contains("<tls-crypt-v2>") && !own.text.contains("<tls-crypt>"));
+    let shared = made(Some("2.4"), "").expect("a profile");
+    assert!(shared.text.contains("<tls-crypt>") && shared.client_key.is_none());
+    let without = "[doors.openvpn]\ncontrol = \"tls-auth\"";
+    assert!(made(Some("2.4"), without).expect("a profile").text.contains("<tls-auth>"));
+    let password = made(Some("connect"), "[doors.openvpn]\nauth = \"password\"");
+    let password = password.expect("a profile");
+
+    let keys = client_keys(&scratch.store, Some("anna")).expect("a list");
+    let names = keys.iter().map(|key| Some(key.id.clone())).collect::<Vec<_>>();
+    assert!(names.contains(&own.client_key) && names.contains(&password.client_key));
+    assert_eq!(names.len(), 2);
+    let key = keys.iter().find(|key| Some(&key.id) == own.client_key.as_ref()).expect("ours");
+    assert_eq!(key.certificate, own.serial);
+
+    let name = own.client_key.expect("it has one").to_uppercase();
+    revoke_client_key(&scratch.store, &name).expect("it is there");
+    let certificates = certificates(&scratch.store, Some("anna")).expect("a list");
+    assert!(
+        certificates
+            .iter()
+            .any(|one| Some(&one.serial) == own.serial.as_ref() && one.revoked.is_some())
+    );
+    let unknown = revoke_client_key(&scratch.store, "00").expect_err("no such key");
+    assert_eq!(unknown.reason, Reason::NotFound);
+}
+
+#[test]
+fn no_profile_is_made_for_a_program_that_would_stay_outside() {
+    let scratch = Scratch::new("outside");
+    let refused = |client: &str, config: &str| {
+        let config = Config::parse(config, "test").expect("a valid configuration");
+        let new = NewProfile { client: Some(client.to_owned()), ..for_anna() };
+        new_profile(&scratch.store, &config, &new).expect_err("it would be of no use").reason
+    };
+
+    let door = "[doors.openvpn]\n";
+    assert_eq!(refused("2.4", &format!("{door}shared_key = false")), Reason::Conflict);
+    let strict = format!("{door}tls_crypt_v2_cookie = \"required\"");
+    assert_eq!(refused("2.5", &strict), Reason::Conflict);
+    assert_eq!(refused("2.3", ""), Reason::Invalid);
+    assert!(certificates(&scratch.store, None).expect("a list").is_empty());
 }

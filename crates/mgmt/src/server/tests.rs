@@ -118,6 +118,7 @@ fn session(id: u64, user: &str) -> Session {
         software: "OpenVPN 2.6.3".into(),
         device: "laptop".into(),
         certificate: None,
+        client_key: None,
     }
 }
 
@@ -285,6 +286,7 @@ async fn a_revoked_certificate_ends_the_sessions_it_opened_and_no_other() {
         user: "anna".into(),
         door: "openvpn".into(),
         remote: Some("vpn.example".into()),
+        client: None,
     };
     let first = client.new_profile(&new).await.expect("a profile");
     let second = client.new_profile(&new).await.expect("a profile");
@@ -307,6 +309,38 @@ async fn a_revoked_certificate_ends_the_sessions_it_opened_and_no_other() {
     assert!(
         client.certificates(Some("bo")).await.expect_err("no such user").to_string().contains("bo")
     );
+}
+
+#[tokio::test]
+async fn a_revoked_client_key_ends_the_sessions_that_came_with_it_and_no_other() {
+    let rig = Rig::start(FakeServer::default());
+    let mut client = rig.client().await;
+    client.add_user(&new_user("anna")).await.expect("a new name");
+    let new = NewProfile {
+        user: "anna".into(),
+        door: "openvpn".into(),
+        remote: Some("vpn.example".into()),
+        client: Some("connect".into()),
+    };
+    for id in 1..=2 {
+        let client_key = client.new_profile(&new).await.expect("a profile").client_key;
+        assert!(client_key.is_some());
+        let session = Session { client_key, ..session(id, "anna") };
+        rig.control.sessions.lock().expect("not poisoned").push(session);
+    }
+
+    let keys = client.client_keys(Some("anna")).await.expect("an answer");
+    let sessions = client.sessions().await.expect("an answer");
+    let first = sessions[0].client_key.clone().expect("it came with one");
+    let ended = client.revoke_client_key(&first.to_ascii_uppercase()).await.expect("it exists");
+
+    assert_eq!((keys.len(), ended.sessions), (2, 1));
+    assert_eq!(client.sessions().await.expect("an answer")[0].id, 2);
+    for key in client.client_keys(None).await.expect("an answer") {
+        assert_eq!(key.revoked.is_some(), key.id == first);
+    }
+    let unknown = refused(client.revoke_client_key("00ff").await.expect_err("not made"));
+    assert_eq!(unknown.reason, Reason::NotFound, "{unknown}");
 }
 
 #[tokio::test]
@@ -477,8 +511,12 @@ async fn passwords_and_keys_do_not_print() {
     let user = NewUser { password: None, ..new_user("anna") };
     let created = client.add_user(&user).await.expect("a new name");
     let password = created.generated_password.clone().expect("none was given");
-    let new =
-        NewProfile { user: "anna".into(), door: "openvpn".into(), remote: Some("h:1".into()) };
+    let new = NewProfile {
+        user: "anna".into(),
+        door: "openvpn".into(),
+        remote: Some("h:1".into()),
+        client: None,
+    };
     let profile = client.new_profile(&new).await.expect("a profile");
 
     assert!(profile.text.contains("PRIVATE KEY"));

@@ -39,7 +39,9 @@ impl Server {
         bound: AllBound,
     ) -> Result<(), StartError> {
         let responder = self.responder(config)?;
-        let acceptor = Door::new(Instant::now(), Arc::new(responder), random_bytes());
+        let mut acceptor = Door::new(Instant::now(), Arc::new(responder), random_bytes());
+        let revoked = self.revoked_keys().map_err(|error| cannot("client keys")(&error))?;
+        acceptor.refuse_keys(revoked);
         let (events, heard) = mpsc::channel(MAX_EVENTS);
         let (orders, received) = mpsc::channel(16);
         let (driver, answered) = Driver::new("openvpn", acceptor, Arc::clone(&self.0.services));

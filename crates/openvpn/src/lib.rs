@@ -19,6 +19,7 @@ mod data;
 pub mod fuzz;
 mod generation;
 mod initiator;
+mod introduction;
 mod key_method;
 mod keys;
 mod packet;

@@ -12,6 +12,7 @@ use rustls::ServerConfig;
 
 use crate::cipher::{Cipher, choose};
 use crate::generation::TlsRole;
+use crate::introduction::introduction;
 use crate::key_method::KeyRecord;
 use crate::keys::KeySource;
 use crate::packet::KeyId;
@@ -156,6 +157,7 @@ impl Responder {
         record: KeyRecord,
     ) -> Result<(), Fatal> {
         let record = Box::new(record);
+        core.event(Event::Introduced(introduction(&record.peer_info)));
         if self.member.is_none() {
             self.client = PeerInfo::parse(&record.peer_info);
             let offer = self.client.offer(&record.options);
@@ -240,7 +242,8 @@ impl Responder {
                         self.deny(core, now, key_id, DenyReason::BadCredentials);
                         return Ok(());
                     }
-                    Some(certificate) => certificate,
+                    // Whoever judged the password may have more to say than the certificate.
+                    Some(certificate) => Box::new(Grant { device: certificate.device, ..*grant }),
                     None => grant,
                 };
                 self.granted(core, now, key_id, record, grant)

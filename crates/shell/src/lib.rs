@@ -17,10 +17,12 @@ mod clock;
 mod door;
 mod driver;
 mod leases;
+mod news;
 mod pump;
 mod server;
 pub mod workers;
 
 pub use client::{Client, ClientConfig, ClientEvent, ClientFailure, repair_clients};
 pub use driver::{SessionInfo, Which};
+pub use news::{Heard, News, SessionNews};
 pub use server::{Changed, DoorInfo, ReloadError, Server, ServerConfig, StartError, Summary};

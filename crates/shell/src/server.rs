@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use backends::{Identity, LocalAuthenticator, Standing, Store, random_bytes};
 use config::{Config, ConfigError, Ipv6Pool};
 use contract::{
-    Authenticator, Carrier, Discard, DnsSettings, Farewell, PortId, SocketId, WallClock,
+    Authenticator, Carrier, DenyReason, Discard, DnsSettings, Farewell, PortId, SocketId, WallClock,
 };
 use dataplane::{Offloads, PortTotals};
 use host::{Journal, ServerHost, ServerPlan};
@@ -29,6 +29,7 @@ use self::doors::{OpenDoor, bind_all};
 use crate::clock;
 use crate::driver::{Order, Services, SessionInfo, Which};
 use crate::leases::StoreMemory;
+use crate::news::{News, Newsroom};
 use crate::workers::{WorkerEvent, Workers, WorkersConfig};
 
 /// Control datagrams on their way from the workers; a flood fills it and is counted, no more.
@@ -49,6 +50,8 @@ pub struct ServerConfig {
     pub state: PathBuf,
     /// Users, certificates, settings.
     pub store: Arc<Store>,
+    /// Who judges logins, if not the user list: then users need not be in it.
+    pub authenticator: Option<Arc<dyn Authenticator>>,
 }
 
 /// Why a server does not start; one line for the operator.
@@ -115,6 +118,8 @@ struct Inner {
     identity: Identity,
     clock: Arc<WallClock>,
     store: Arc<Store>,
+    /// Whether sessions may be of users that the list does not know.
+    knows_strangers: bool,
     config_path: Option<PathBuf>,
     config: Mutex<Arc<Config>>,
     summary: Summary,
@@ -144,7 +149,8 @@ impl Server {
     ///
     /// One line; whatever had been changed is undone.
     pub async fn start(start: ServerConfig) -> Result<Self, StartError> {
-        let ServerConfig { config, config_path, state, store } = start;
+        let ServerConfig { config, config_path, state, store, authenticator } = start;
+        let knows_strangers = authenticator.is_some();
         let _ = sys::limits::raise_open_files();
         let journal = open_journal(&state)?;
         let identity = Identity::load_or_create(&store)
@@ -211,8 +217,9 @@ impl Server {
         .map_err(|error| cannot("packet threads")(&error))?;
 
         let (replaced, replaced_ports) = mpsc::unbounded_channel();
-        let authenticator: Arc<dyn Authenticator> =
-            Arc::new(LocalAuthenticator::new(Arc::clone(&store), aaa::Limits::default()));
+        let authenticator = authenticator.unwrap_or_else(|| {
+            Arc::new(LocalAuthenticator::new(Arc::clone(&store), aaa::Limits::default()))
+        });
         let services = Arc::new(Services {
             workers,
             network,
@@ -221,6 +228,7 @@ impl Server {
             ports: AtomicU32::new(1),
             sessions: AtomicU64::new(1),
             replaced,
+            news: Newsroom::new(),
             seed: random_bytes::<32>,
         });
         let summary = Summary {
@@ -237,6 +245,7 @@ impl Server {
             identity,
             clock: clock::start(),
             store,
+            knows_strangers,
             config_path,
             config: Mutex::new(Arc::new(config)),
             summary,
@@ -308,6 +317,12 @@ impl Server {
                 (info, totals)
             })
             .collect()
+    }
+
+    /// Sessions coming and going from now on.
+    #[must_use]
+    pub fn news(&self) -> News {
+        self.0.services.news.listen()
     }
 
     /// Ends sessions; returns how many there were.
@@ -503,6 +518,8 @@ impl Server {
             let standing = self.ask_store(move |store| store.standing(&user, serial.as_deref()));
             match standing.await {
                 Ok(Standing::Welcome) => {}
+                // Somebody else knows this user.
+                Ok(Standing::Unwelcome(DenyReason::BadCredentials)) if self.0.knows_strangers => {}
                 Ok(Standing::Unwelcome(reason)) => {
                     info!(user = %session.user, ?reason, "not welcome any more");
                     self.end_sessions(Which::Id(session.id), Farewell::Revoked).await;

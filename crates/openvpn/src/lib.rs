@@ -22,6 +22,7 @@ mod initiator;
 mod introduction;
 mod key_method;
 mod keys;
+pub mod management;
 mod packet;
 mod peer_info;
 mod profile;

@@ -19,7 +19,7 @@ use crate::cipher::Cipher;
 use crate::static_key::StaticKey;
 use crate::wrap::Protection;
 
-pub(crate) use lines::Line;
+pub(crate) use lines::{Line, words};
 
 /// What a profile says.
 #[derive(Debug)]

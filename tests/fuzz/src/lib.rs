@@ -27,6 +27,7 @@ pub const TARGETS: &[Target] = &[
     target("hub_network", hub::fuzz::network),
     target("openvpn_control", openvpn::fuzz::control),
     target("openvpn_data", openvpn::fuzz::data),
+    target("openvpn_management", openvpn::fuzz::management),
     target("openvpn_messages", openvpn::fuzz::messages),
     target("openvpn_profile", openvpn::fuzz::profile),
     target("openvpn_reliable", openvpn::fuzz::reliable),

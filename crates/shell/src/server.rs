@@ -369,6 +369,7 @@ impl Server {
         keep(&mut changed, "network.ipv6", &former.network.ipv6, &mut next.network.ipv6);
         keep(&mut changed, "network.mtu", &former.network.mtu, &mut next.network.mtu);
         keep(&mut changed, "server.workers", &former.server.workers, &mut next.server.workers);
+        doors::keep_management(&mut changed, &former, &mut next);
         keep(&mut changed, "log.level", &former.log.level, &mut next.log.level);
 
         let (old, new) = (&former.network, &next.network);

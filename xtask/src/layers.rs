@@ -39,7 +39,7 @@ const LAYERS: &[(Kind, &[&str])] = &[
     (Kind::Pure, &["config"]),
     (Kind::Shell, &["host", "backends"]),
     (Kind::Shell, &["shell"]),
-    (Kind::Shell, &["mgmt"]),
+    (Kind::Shell, &["mgmt", "openvpn_management"]),
     (Kind::Shell, &["warren"]),
     (Kind::Test, &["fuzz"]),
     (Kind::Test, &["lab"]),

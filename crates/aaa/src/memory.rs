@@ -145,7 +145,7 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::task::{Context, Poll, Waker};
 
-    use contract::Secret;
+    use contract::{Secret, SessionId};
 
     use super::*;
 
@@ -154,6 +154,9 @@ mod tests {
             protocol: "test",
             network: String::new(),
             remote: Ipv4Addr::LOCALHOST.into(),
+            port: 1194,
+            session: SessionId(1),
+            introduction: "".into(),
         };
         let mut future = users.authenticate(&context, credentials);
         match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {

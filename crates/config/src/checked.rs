@@ -9,6 +9,7 @@ use toml::de::DeTable;
 use crate::error::{ConfigError, Source};
 use crate::example;
 use crate::file::{LogTable, NetworkTable, OpenVpnTable, SECTIONS, ServerTable};
+use crate::management::{self, Management};
 use crate::table::{List, refuse_strangers};
 use crate::text::{
     AuthMode, Cipher, ControlWrap, CookiePolicy, Digest, Ipv4Pool, Ipv6Pool, Level, Remote, RunAs,
@@ -109,6 +110,8 @@ pub struct OpenVpn {
     pub max_sessions: usize,
     /// Replies to strangers' first packets, per second.
     pub handshakes_per_second: u32,
+    /// OpenVPN's management protocol, if it is spoken.
+    pub management: Option<Management>,
 }
 
 /// Logging.
@@ -284,6 +287,8 @@ fn openvpn(table: OpenVpnTable, source: &Source<'_>) -> Result<OpenVpn, ConfigEr
         return Err(source.error(table.ciphers.at, Some("doors.openvpn.ciphers"), what));
     }
 
+    let management = management::checked(&table, source)?;
+
     let renegotiate = table.renegotiate.value.0;
     if (1..5).contains(&renegotiate) {
         let what = format!("{renegotiate} is too often; write 0 for never, or at least 5");
@@ -332,6 +337,7 @@ fn openvpn(table: OpenVpnTable, source: &Source<'_>) -> Result<OpenVpn, ConfigEr
         handshake_timeout: seconds(table.handshake_timeout.value.0),
         max_sessions: usize::try_from(table.max_sessions.value.0).unwrap_or(usize::MAX),
         handshakes_per_second: table.handshakes_per_second.value.0,
+        management,
     })
 }
 

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
+use crate::management::{FilePath, ManagementAddress};
 use crate::table::{List, Section, table};
 use crate::text::{
     AuthMode, Cipher, ControlWrap, CookiePolicy, Digest, Domain, Ipv4Pool, Ipv6Pool, Level,
@@ -109,6 +110,17 @@ table! {
         handshakes_per_second: Whole<1, 1_000_000> = "100", "replies per second",
             "Replies to the first packets of strangers, all together. Bounds what this server can \
             be made to send to forged addresses.";
+        management: ManagementAddress = r#""""#, "",
+            "Speak OpenVPN's management protocol here, for the consoles and exporters that know \
+            it: the path of a unix socket as in \"/run/warren.mgmt\", or an address as in \
+            \"127.0.0.1:7505\". Empty for nowhere.";
+        management_password_file: FilePath = r#""""#, "",
+            "A file whose first line is asked of whoever connects to `management`. It must be \
+            there if that is not a unix socket or the loopback: the protocol itself protects \
+            nothing.";
+        management_client_auth: bool = "false", "",
+            "Whoever is connected to `management` decides about logins, instead of the user list. \
+            Certificates are checked first, as ever; while nobody is connected, nobody gets in.";
     }
 }
 

@@ -28,6 +28,7 @@ mod checked;
 mod error;
 mod example;
 mod file;
+mod management;
 mod nearest;
 mod table;
 mod text;
@@ -37,6 +38,7 @@ mod tests;
 
 pub use checked::{Config, Doors, Log, Network, OpenVpn, Server};
 pub use error::ConfigError;
+pub use management::{Management, ManagementListen};
 pub use text::{
     AuthMode, Cipher, ControlWrap, CookiePolicy, Digest, Ipv6Pool, Level, Remote, RemoteError,
     RunAs, TlsVersion,

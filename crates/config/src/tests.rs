@@ -93,6 +93,9 @@ ping_restart = 11
 handshake_timeout = 30
 max_sessions = 10
 handshakes_per_second = 7
+management = "/run/warren.mgmt"
+management_password_file = "/etc/warren/mgmt.pass"
+management_client_auth = true
 
 [log]
 level = "debug"
@@ -110,7 +113,13 @@ fn every_key_alone_changes_the_configuration() {
         let table = table::find(changed.get_ref(), section.path).unwrap();
         for key in section.keys {
             let value = &EVERYTHING_CHANGED[table.get(key.name).unwrap().span()];
-            let text = format!("[{}]\n{} = {value}\n", section.path, key.name);
+            // These two are about another.
+            let basis = if key.name.starts_with("management_") {
+                "management = \"/run/warren.mgmt\"\n"
+            } else {
+                ""
+            };
+            let text = format!("[{}]\n{basis}{} = {value}\n", section.path, key.name);
             let config = Config::parse(&text, "w.toml").unwrap();
             assert_ne!(config, Config::default(), "{text} changes nothing");
         }
@@ -227,8 +236,30 @@ fn networks_that_overlap_are_refused_at_the_guilty_line() {
     );
 }
 
+#[test]
+fn a_management_address_that_others_reach_needs_a_password() {
+    assert_eq!(
+        refused("[doors.openvpn]\nmanagement = \"0.0.0.0:7505\"\n"),
+        "w.toml:2: doors.openvpn.management: 0.0.0.0:7505 can be reached by others; name a \
+         management_password_file, or take 127.0.0.1 or a unix socket"
+    );
+    for accepted in [
+        "management = \"127.0.0.1:7505\"",
+        "management = \"[::1]:7505\"",
+        "management = \"/run/warren.mgmt\"\nmanagement_client_auth = true",
+        "management = \"0.0.0.0:7505\"\nmanagement_password_file = \"/etc/pass\"",
+    ] {
+        let config = Config::parse(&format!("[doors.openvpn]\n{accepted}\n"), "w.toml").unwrap();
+        assert!(config.doors.openvpn.management.is_some(), "{accepted}");
+    }
+}
+
 /// Each of these must be refused at its line 2, with a sentence that holds the second text.
 const BAD_VALUES: &[(&str, &str)] = &[
+    ("[doors.openvpn]\nmanagement = \"run/x\"", "cannot be read"),
+    ("[doors.openvpn]\nmanagement = \"127.0.0.1:0\"", "port 0"),
+    ("[doors.openvpn]\nmanagement_client_auth = true", "nothing to connect to"),
+    ("[doors.openvpn]\nmanagement_password_file = \"/x\"", "nothing to connect to"),
     ("[network]\nname = \"\"", "cannot be a network's name"),
     ("[network]\nname = \"../etc\"", "cannot be a network's name"),
     ("[network]\nname = \"thirteenchars\"", "cannot be a network's name"),

@@ -3,10 +3,13 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use zeroize::Zeroize;
+
+use crate::path::SessionId;
 
 /// A future without a name.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -33,6 +36,12 @@ pub struct AuthContext {
     pub network: String,
     /// The peer's address.
     pub remote: IpAddr,
+    /// The port there.
+    pub port: u16,
+    /// Which session asks, by the number that the operator knows it by.
+    pub session: SessionId,
+    /// What the peer says about itself: lines of `NAME=value`, free of control characters.
+    pub introduction: Arc<str>,
 }
 
 /// Proof of identity, in every form our protocols carry it.
@@ -53,7 +62,8 @@ pub enum Credentials {
     Response {
         /// The user's name as the peer sent it.
         user: String,
-        /// The challenge's, unchanged.
+        /// The challenge's, unchanged; for an answer to a question that came with
+        /// [`Verdict::Pending`], the ticket's eight bytes, most significant first.
         state: Vec<u8>,
         /// What the user typed.
         response: Secret,
@@ -63,6 +73,9 @@ pub enum Credentials {
     Known {
         /// The user's name in the user list.
         user: String,
+        /// When they proved it, in seconds since 1970: older than the last change of their
+        /// password, the proof is worth nothing.
+        since: u64,
     },
     /// Asks again after [`Verdict::Pending`], and waits for the decision.
     Pending {

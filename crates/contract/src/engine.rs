@@ -211,6 +211,9 @@ pub enum Farewell {
 /// News for the operator.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Event {
+    /// What the peer says about itself, before it is judged: lines of `NAME=value`, free of control
+    /// characters.
+    Introduced(String),
     /// The session carries packets.
     Up(SessionFacts),
     /// It carries no more.
@@ -237,6 +240,8 @@ pub struct SessionFacts {
     pub control: String,
     /// What the peer says it is.
     pub software: String,
+    /// The short number that names the peer in its data packets, if it has one.
+    pub peer_id: Option<u32>,
     /// The key of its own under which the peer came to the door, if it has one.
     pub client_key: Option<ClientKeyFacts>,
 }

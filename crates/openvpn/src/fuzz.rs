@@ -108,3 +108,29 @@ pub fn profile(data: &[u8]) {
         let _ = Profile::parse(text, &mut |_| Err("no files here".to_owned()));
     }
 }
+
+/// A management client's bytes: lines, commands, blocks; and whatever it says, it is read the
+/// same when it comes byte by byte.
+///
+/// # Panics
+///
+/// If an answer could be taken for more than one line, or a limit is not kept.
+pub fn management(bytes: &[u8]) {
+    use crate::management::{Block, Command, LineReader, MAX_LINE};
+
+    let Ok(lines) = LineReader::default().push(bytes) else { return };
+    let mut reader = LineReader::default();
+    let slowly = bytes.iter().map(|byte| reader.push(&[*byte]).unwrap_or_default());
+    assert_eq!(slowly.flatten().collect::<Vec<_>>(), lines);
+
+    let mut block = Block::default();
+    for line in &lines {
+        // What is not UTF-8 grows to three bytes.
+        assert!(line.len() <= 3 * MAX_LINE);
+        if let Err(refusal) = Command::parse(line) {
+            assert!(!refusal.0.chars().any(char::is_control), "{refusal}");
+        }
+        let _ = block.push(line);
+    }
+    assert!(block.push.iter().all(|option| !option.contains([',', '\n'])));
+}

@@ -22,7 +22,7 @@ use crate::client_key::ClientKey;
 use crate::static_key::StaticKey;
 use crate::wrap::Protection;
 
-pub(crate) use lines::Line;
+pub(crate) use lines::{Line, words};
 pub use table::{DIRECTIVES, Directive, Standing, directives_page};
 
 /// What a profile says.

@@ -13,6 +13,7 @@ use rustls::ServerConfig;
 use crate::cipher::{Cipher, choose};
 use crate::client_key::ClientKeyRules;
 use crate::generation::TlsRole;
+use crate::introduction::introduction;
 use crate::key_method::KeyRecord;
 use crate::keys::KeySource;
 use crate::packet::KeyId;
@@ -162,6 +163,7 @@ impl Responder {
         record: KeyRecord,
     ) -> Result<(), Fatal> {
         let record = Box::new(record);
+        core.event(Event::Introduced(introduction(&record.peer_info)));
         if self.member.is_none() {
             self.client = PeerInfo::parse(&record.peer_info);
             let offer = self.client.offer(&record.options);
@@ -246,7 +248,8 @@ impl Responder {
                         self.deny(core, now, key_id, DenyReason::BadCredentials);
                         return Ok(());
                     }
-                    Some(certificate) => certificate,
+                    // Whoever judged the password may have more to say than the certificate.
+                    Some(certificate) => Box::new(Grant { device: certificate.device, ..*grant }),
                     None => grant,
                 };
                 self.granted(core, now, key_id, record, grant)

@@ -326,7 +326,8 @@ impl Core {
         });
         let tls = self.current.as_ref().map_or("TLS", |current| current.tls_version());
         let control = format!("{tls}, {}", self.protection.name());
-        SessionFacts { cipher, control, software, client_key: self.client_key.clone() }
+        let peer_id = self.agreement.and_then(|agreement| agreement.peer_id);
+        SessionFacts { cipher, control, software, peer_id, client_key: self.client_key.clone() }
     }
 
     fn remove_retired(&mut self) {

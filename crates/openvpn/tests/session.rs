@@ -44,9 +44,12 @@ fn a_client_comes_up_and_packets_flow() {
         [Opcode::P_CONTROL_HARD_RESET_CLIENT_V2, Opcode::P_CONTROL_V1]
     );
     assert_eq!(opcodes(&pair, Side::Right)[0], Opcode::P_CONTROL_HARD_RESET_SERVER_V2);
-    let Some(Event::Up(facts)) = pair.right.only().events.first().cloned() else {
-        panic!("{:?}", pair.right.only().events)
+    let events = pair.right.only().events.clone();
+    let [Event::Introduced(said), Event::Up(facts), ..] = events.as_slice() else {
+        panic!("{events:?}")
     };
+    assert!(said.starts_with("IV_VER=warren-"), "{said}");
+    assert!(facts.peer_id.is_some());
     assert_eq!(facts.cipher, "AES-256-GCM");
     assert_eq!(facts.control, "TLS 1.3, tls-crypt");
     assert_carries(&mut pair);

@@ -18,6 +18,7 @@ use tracing::{debug, info, warn};
 
 use crate::clock;
 use crate::front::Lobby;
+use crate::news::{Newsroom, SessionNews};
 use crate::pump::{Carried, Effect, Pump};
 use crate::workers::{WorkerEvent, WorkerOp, Workers};
 
@@ -89,6 +90,8 @@ pub(crate) struct Services {
     pub(crate) sessions: AtomicU64,
     /// Ports whose place went to a newer session; somebody tells their doors.
     pub(crate) replaced: mpsc::UnboundedSender<PortId>,
+    /// Sessions coming and going, for whoever listens.
+    pub(crate) news: Newsroom,
     /// Fresh randomness from the operating system.
     pub(crate) seed: fn() -> [u8; 32],
 }
@@ -194,6 +197,10 @@ struct Running<E> {
     origin: Path,
     /// Which listener its connection came through, if it has one.
     listener: Option<SocketId>,
+    /// What it says about itself.
+    introduction: Arc<str>,
+    /// Whether somebody was asked to judge it.
+    was_judged: bool,
     user: String,
     device: String,
     certificate: Option<String>,
@@ -207,6 +214,23 @@ impl<E> Running<E> {
     /// The client key that a session which is up came with.
     fn client_key(&self) -> Option<&String> {
         self.up.as_ref()?.1.client_key.as_ref()?.id.as_ref()
+    }
+
+    /// What the operator sees of it, once it is up.
+    fn info(&self, door: &'static str, id: SessionId) -> Option<SessionInfo> {
+        let (since, facts) = self.up.as_ref()?;
+        Some(SessionInfo {
+            id: id.0,
+            door,
+            port: self.port,
+            user: self.user.clone(),
+            device: self.device.clone(),
+            certificate: self.certificate.clone(),
+            remote: canonical(self.path.remote),
+            lease: self.lease.clone().unwrap_or_default(),
+            since: *since,
+            facts: facts.clone(),
+        })
     }
 }
 
@@ -334,19 +358,7 @@ where
     fn list(&self) -> Vec<SessionInfo> {
         let mut list = Vec::new();
         for (id, running) in &self.sessions {
-            let Some((since, facts)) = &running.up else { continue };
-            list.push(SessionInfo {
-                id: id.0,
-                door: self.door,
-                port: running.port,
-                user: running.user.clone(),
-                device: running.device.clone(),
-                certificate: running.certificate.clone(),
-                remote: canonical(running.path.remote),
-                lease: running.lease.clone().unwrap_or_default(),
-                since: *since,
-                facts: facts.clone(),
-            });
+            list.extend(running.info(self.door, *id));
         }
         list.sort_by_key(|info| info.id);
         list
@@ -448,6 +460,8 @@ where
                 path,
                 origin: path,
                 listener,
+                introduction: "".into(),
+                was_judged: false,
                 user: String::new(),
                 device: String::new(),
                 certificate: None,
@@ -554,7 +568,11 @@ where
                     protocol: self.door,
                     network: self.services.network_name.clone(),
                     remote: running.path.remote.ip().to_canonical(),
+                    port: running.path.remote.port(),
+                    session,
+                    introduction: Arc::clone(&running.introduction),
                 };
+                running.was_judged = true;
                 let authenticator = Arc::clone(&self.services.authenticator);
                 let answers = self.answers.clone();
                 tokio::spawn(async move {
@@ -614,6 +632,8 @@ where
                     lease.and_then(|lease| lease.ipv6).map(|(address, _)| address.to_string());
                 info!(door, id, %user, %remote, ipv4, ipv6, cipher = facts.cipher, control = facts.control, software = facts.software, "session up");
                 running.up = Some((clock::now(), facts));
+                let info = running.info(door, session);
+                self.services.news.tell(|| info.map(|info| SessionNews::Up(info.into())));
             }
             Event::Down { reason, cause } if running.up.is_some() || !user.is_empty() => {
                 info!(door, id, %user, %remote, ?cause, reason, "session ended");
@@ -622,7 +642,10 @@ where
             Event::Moved(path) => {
                 info!(door, id, %user, from = %remote, to = %canonical(path.remote), "session moved");
                 running.path = path;
+                let info = running.info(door, session);
+                self.services.news.tell(|| info.map(|info| SessionNews::Moved(info.into())));
             }
+            Event::Introduced(text) => running.introduction = text.into(),
             Event::Rekeyed => debug!(door, id, %user, "fresh keys"),
             Event::Remark(text) => info!(door, id, %user, %remote, "{text}"),
         }
@@ -670,6 +693,12 @@ where
             self.services.network.detach(running.port);
         }
         let totals = self.services.workers.forget(running.port);
+        if running.was_judged {
+            self.services.news.tell(|| {
+                let info = running.info(self.door, session).map(Into::into);
+                Some(SessionNews::Ended { id: session.0, info, totals })
+            });
+        }
         if running.up.is_some() {
             debug!(
                 door = self.door,

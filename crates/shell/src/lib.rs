@@ -18,12 +18,14 @@ mod door;
 mod driver;
 mod front;
 mod leases;
+mod news;
 mod pump;
 mod server;
 pub mod workers;
 
 pub use client::{Client, ClientConfig, ClientEvent, ClientFailure, repair_clients};
 pub use driver::{SessionInfo, Which};
+pub use news::{Heard, News, SessionNews};
 pub use server::{
     Changed, ConfigReader, DoorInfo, Listening, ReloadError, Server, ServerConfig, StartError,
     Summary,

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use backends::{Identity, LocalAuthenticator, Standing, Store, random_bytes};
 use config::{Config, ConfigError, Ipv6Pool};
 use contract::{
-    Authenticator, Carrier, Discard, DnsSettings, Farewell, PortId, SocketId, WallClock,
+    Authenticator, Carrier, DenyReason, Discard, DnsSettings, Farewell, PortId, SocketId, WallClock,
 };
 use dataplane::{Offloads, PortTotals};
 use host::{Journal, Keeper, ServerHost, ServerPlan};
@@ -31,6 +31,7 @@ use self::doors::{AllBound, OpenDoor, bind_all};
 use crate::clock;
 use crate::driver::{Order, Services, SessionInfo, Which};
 use crate::leases::StoreMemory;
+use crate::news::{News, Newsroom};
 use crate::workers::{WorkerEvent, Workers, WorkersConfig};
 
 /// Control datagrams on their way from the workers; a flood fills it and is counted, no more.
@@ -53,6 +54,8 @@ pub struct ServerConfig {
     pub state: PathBuf,
     /// Users, certificates, settings.
     pub store: Arc<Store>,
+    /// Who judges logins, if not the user list: then users need not be in it.
+    pub authenticator: Option<Arc<dyn Authenticator>>,
 }
 
 /// Reads the configuration again, from wherever it came.
@@ -154,6 +157,8 @@ struct Inner {
     identity: Identity,
     clock: Arc<WallClock>,
     store: Arc<Store>,
+    /// Whether sessions may be of users that the list does not know.
+    knows_strangers: bool,
     config_reader: ConfigReader,
     config: Mutex<Arc<Config>>,
     summary: Summary,
@@ -183,7 +188,8 @@ impl Server {
     ///
     /// One line; whatever had been changed is undone.
     pub async fn start(start: ServerConfig) -> Result<Self, StartError> {
-        let ServerConfig { config, config_reader, keeper, state, store } = start;
+        let ServerConfig { config, config_reader, keeper, state, store, authenticator } = start;
+        let knows_strangers = authenticator.is_some();
         let _ = sys::limits::raise_open_files();
         let journal = open_journal(&state, keeper.as_ref())?;
         let identity = Identity::load_or_create(&store)
@@ -249,8 +255,9 @@ impl Server {
         .map_err(|error| cannot("packet threads")(&error))?;
 
         let (replaced, replaced_ports) = mpsc::unbounded_channel();
-        let authenticator: Arc<dyn Authenticator> =
-            Arc::new(LocalAuthenticator::new(Arc::clone(&store), aaa::Limits::default()));
+        let authenticator = authenticator.unwrap_or_else(|| {
+            Arc::new(LocalAuthenticator::new(Arc::clone(&store), aaa::Limits::default()))
+        });
         let services = Arc::new(Services {
             workers,
             lobby: Arc::default(),
@@ -260,6 +267,7 @@ impl Server {
             ports: AtomicU32::new(1),
             sessions: AtomicU64::new(1),
             replaced,
+            news: Newsroom::new(),
             seed: random_bytes::<32>,
         });
         let summary = Summary {
@@ -276,6 +284,7 @@ impl Server {
             identity,
             clock: clock::start(),
             store,
+            knows_strangers,
             config_reader,
             config: Mutex::new(Arc::new(config)),
             summary,
@@ -349,6 +358,12 @@ impl Server {
             .collect()
     }
 
+    /// Sessions coming and going from now on.
+    #[must_use]
+    pub fn news(&self) -> News {
+        self.0.services.news.listen()
+    }
+
     /// Ends sessions; returns how many there were.
     pub async fn end_sessions(&self, which: Which, farewell: Farewell) -> u64 {
         if farewell == Farewell::Revoked {
@@ -402,6 +417,7 @@ impl Server {
         keep(&mut changed, "network.mtu", &former.network.mtu, &mut next.network.mtu);
         keep(&mut changed, "server.workers", &former.server.workers, &mut next.server.workers);
         keep(&mut changed, "server.user", &former.server.user, &mut next.server.user);
+        doors::keep_management(&mut changed, &former, &mut next);
         keep(&mut changed, "log.level", &former.log.level, &mut next.log.level);
 
         let (old, new) = (&former.network, &next.network);
@@ -558,6 +574,8 @@ impl Server {
             let standing = self.ask_store(move |store| store.standing(&user, serial.as_deref()));
             match standing.await {
                 Ok(Standing::Welcome) => {}
+                // Somebody else knows this user.
+                Ok(Standing::Unwelcome(DenyReason::BadCredentials)) if self.0.knows_strangers => {}
                 Ok(Standing::Unwelcome(reason)) => {
                     info!(user = %session.user, ?reason, "not welcome any more");
                     self.end(Which::Id(session.id), Farewell::Revoked).await;

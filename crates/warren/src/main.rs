@@ -15,6 +15,7 @@ mod connect;
 mod control;
 mod failure;
 mod logging;
+mod management;
 mod output;
 mod password;
 mod profile;

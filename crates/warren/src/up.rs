@@ -11,6 +11,7 @@ use host::Keeper;
 use ipnet::IpNet;
 use mgmt::types::{NewProfile, NewUser};
 use mgmt::{Api, ApiServer, Control, ops};
+use openvpn_management::{LogTap, Management};
 use shell::{ConfigReader, Server, ServerConfig, repair_clients};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
@@ -23,7 +24,7 @@ use crate::control::Live;
 use crate::output::print;
 use crate::running::Running;
 use crate::signals::{Signals, tell_ready};
-use crate::{logging, profile};
+use crate::{logging, management, profile};
 
 /// The setting that says that a first user was made once; removing that user is for good.
 const FIRST_START: &str = "first-start";
@@ -45,6 +46,8 @@ pub(crate) struct Start {
     pub(crate) lock: StateLock,
     /// Users, certificates and settings.
     pub(crate) store: Arc<Store>,
+    /// What the management protocol shows of the log, if it is spoken.
+    pub(crate) tap: Option<LogTap>,
 }
 
 /// Reads the configuration, opens the state, then serves until a signal.
@@ -53,7 +56,8 @@ pub(crate) fn run(global: &Global, args: &UpArgs) -> anyhow::Result<()> {
     let config_path = config_path(global, &args.config);
     let config = Config::load(config_path.as_deref())?;
     check_user(&config.server.user, config_path.as_deref(), &global.state)?;
-    logging::start(&config.log.level.to_string());
+    let tap = config.doors.openvpn.management.is_some().then(LogTap::new);
+    logging::start_with(&config.log.level.to_string(), tap.as_ref());
 
     // Before any thread: from here on it is not root.
     let confined = Confinement {
@@ -70,7 +74,7 @@ pub(crate) fn run(global: &Global, args: &UpArgs) -> anyhow::Result<()> {
     runtime()?.block_on(async {
         // Before anything is changed: a signal that arrives early must not leave it changed.
         let signals = Signals::listen()?;
-        serve(Start { config, config_reader, keeper, state, lock, store }, signals).await
+        serve(Start { config, config_reader, keeper, state, lock, store, tap }, signals).await
     })
 }
 
@@ -106,7 +110,9 @@ async fn serve(start: Start, mut signals: Signals) -> anyhow::Result<()> {
 
 /// Opens the doors.
 async fn launch(start: Start) -> anyhow::Result<(Running, Arc<dyn Control>, Banner)> {
-    let Start { config, config_reader, keeper, state, lock, store } = start;
+    let Start { config, config_reader, keeper, state, lock, store, tap } = start;
+    // First, as every port: one in use must not cost a device and a firewall table.
+    let management = management::open(&config, tap, &store)?;
     repair_clients(&state.clients(), keeper.as_ref());
     let server = Server::start(ServerConfig {
         config,
@@ -114,8 +120,10 @@ async fn launch(start: Start) -> anyhow::Result<(Running, Arc<dyn Control>, Bann
         keeper,
         state: state.path().to_owned(),
         store: Arc::clone(&store),
+        authenticator: management.as_ref().and_then(Management::authenticator),
     })
     .await?;
+    let management = management.map(|management| management::start(management, &server));
     // Only a server that runs shows a password: one that fails to start has not used up the first.
     let first_user = match first_user(&state, &store, &server.config()) {
         Ok(first_user) => first_user,
@@ -133,6 +141,9 @@ async fn launch(start: Start) -> anyhow::Result<(Running, Arc<dyn Control>, Bann
             _ = stopped => false,
             () = server.broken() => true,
         };
+        if let Some(management) = management {
+            management.stop().await;
+        }
         for line in server.stop().await {
             warn!("{line}");
         }

@@ -71,7 +71,7 @@ impl<E: Engine> Driven<E> {
         self.events.iter().fold(false, |up, event| match event {
             Event::Up(_) => true,
             Event::Down { .. } => false,
-            Event::Moved(_) | Event::Rekeyed | Event::Remark(_) => up,
+            Event::Introduced(_) | Event::Moved(_) | Event::Rekeyed | Event::Remark(_) => up,
         })
     }
 

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use aaa::Rate;
+use contract::SessionId;
 use nix::time::ClockId;
 
 use super::*;
@@ -43,6 +44,9 @@ impl Bench {
             protocol: "openvpn",
             network: "warren".to_owned(),
             remote: "192.0.2.7".parse().unwrap(),
+            port: 1194,
+            session: SessionId(1),
+            introduction: "".into(),
         };
         match self.authenticator.authenticate(&context, credentials).await {
             AuthVerdict::Grant(grant) => Ok(*grant),

@@ -92,7 +92,7 @@ pub(crate) fn split(text: &str) -> Result<Vec<Line>, ProfileError> {
 }
 
 /// Splits one line the way OpenVPN does: blanks, both kinds of quotes, backslashes, comments.
-fn words(line: &str) -> Result<Vec<String>, String> {
+pub(crate) fn words(line: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut chars = line.chars().peekable();
     loop {

@@ -16,7 +16,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tracing::{error, warn};
 
-use super::{FAREWELL_TIME, Listening, MAX_EVENTS, ReloadError, Server, StartError, cannot, lock};
+use super::{
+    Changed, FAREWELL_TIME, Listening, MAX_EVENTS, ReloadError, Server, StartError, cannot, keep,
+    lock,
+};
 use crate::door::{Surroundings, responder};
 use crate::driver::{Change, Driver, Order, Which};
 use crate::front::{Front, FrontSettings, Listener};
@@ -276,4 +279,10 @@ fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::UdpSock
     drop(alone);
     let options = UdpOptions { reuse_port: true, mark: None };
     (0..workers).map(|_| sys::udp::bind(address, options)).collect()
+}
+
+/// Who listens and who judges is settled when the server starts.
+pub(super) fn keep_management(changed: &mut Changed, former: &Config, next: &mut Config) {
+    let (old, new) = (&former.doors.openvpn.management, &mut next.doors.openvpn.management);
+    keep(changed, "doors.openvpn.management", old, new);
 }

@@ -1,0 +1,35 @@
+//! OpenVPN's management protocol: consoles watch the server, exporters count, and a program may
+//! decide who comes in.
+//!
+//! ```text
+//!   Server --News--> notices --+--> connection (one task each) <--> console, exporter, decider
+//!   log ----LogTap-------------+         |
+//!   driver --Authenticator--> Decisions <+   client-auth, client-deny, client-pending-auth
+//! ```
+//!
+//! The words of the protocol are `openvpn::management`; here is what waits. Everything that a
+//! console can make grow is bounded: connections, lines, what it does not read, guesses at the
+//! password, logins under judgement.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod connection;
+mod decisions;
+mod house;
+mod log;
+mod notice;
+mod server;
+mod status;
+#[cfg(test)]
+mod testing;
+
+pub use house::House;
+pub use log::LogTap;
+pub use server::{Management, ManagementError};
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map(|since| since.as_secs()).unwrap_or_default()
+}

@@ -1,0 +1,384 @@
+//! Where consoles connect.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::fs::{Permissions, remove_file, set_permissions};
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream as BlockingUnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use config::{AuthMode, ManagementListen, OpenVpn};
+use contract::{Authenticator, Secret};
+use openvpn::management::{Hold, Show};
+use shell::{Heard, News, SessionNews};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tracing::{debug, error, info, warn};
+
+use crate::connection::{self, Ended, talk};
+use crate::decisions::{Decision, Decisions, Settings, established};
+use crate::house::House;
+use crate::log::LogTap;
+use crate::notice::{self, Notice, Notices, ServerFacts};
+
+#[cfg(test)]
+mod tests;
+
+/// Consoles at once: one that decides, a few that count, and one for whoever wants to look.
+const MAX_CONNECTIONS: usize = 8;
+/// States that are remembered.
+const MAX_STATES: usize = 100;
+/// The largest password file that is read, in bytes.
+const MAX_PASSWORD_FILE: u64 = 4096;
+/// How long the last words to consoles may take.
+const FAREWELL_TIME: Duration = Duration::from_secs(1);
+/// After an error that concerns no single connection, such as too many open files.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Why the protocol is not spoken; one line.
+#[derive(Debug)]
+pub struct ManagementError(String);
+
+impl fmt::Display for ManagementError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ManagementError {}
+
+/// What connections share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) house: Arc<dyn House>,
+    pub(crate) notices: Arc<Notices>,
+    pub(crate) decisions: Option<Arc<Decisions>>,
+    pub(crate) log: LogTap,
+    pub(crate) password: Option<Secret>,
+    pub(crate) has_user_names: bool,
+    pub(crate) facts: ServerFacts,
+    pub(crate) stop: watch::Sender<bool>,
+    pub(crate) holds: AtomicBool,
+    pub(crate) states: Mutex<VecDeque<String>>,
+}
+
+impl Shared {
+    pub(crate) fn decide(&self, key: (u64, u32), decision: Decision) -> bool {
+        self.decisions.as_ref().is_some_and(|decisions| decisions.decide(key, decision))
+    }
+
+    pub(crate) fn hold(&self, hold: Hold) -> String {
+        connection::hold(&self.holds, hold)
+    }
+
+    pub(crate) fn states(&self, show: Show) -> Vec<String> {
+        connection::last(&self.states.lock().unwrap_or_else(PoisonError::into_inner), show)
+    }
+
+    /// The server is in another state: consoles that want to know are told.
+    pub(crate) fn enter(&self, name: &str, why: &str) {
+        let addresses = if name == "CONNECTED" { &self.facts } else { &ServerFacts::default() };
+        let state = notice::state(crate::now(), name, why, addresses);
+        {
+            let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+            states.push_back(state.clone());
+            if states.len() > MAX_STATES {
+                states.pop_front();
+            }
+        }
+        self.notices.tell(Notice::State(state.into()));
+    }
+}
+
+/// The protocol, listening, for a server that is about to start.
+#[derive(Debug)]
+pub struct Management {
+    listener: Listener,
+    password: Option<Secret>,
+    has_user_names: bool,
+    notices: Arc<Notices>,
+    decisions: Option<Arc<Decisions>>,
+    log: LogTap,
+    started: u64,
+}
+
+impl Management {
+    /// Listens where `door` says; `None` if it says nowhere. Logins that a console is to decide
+    /// about are judged by `local` as far as certificates and known users go.
+    ///
+    /// Must be called inside a Tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// One line: the address or the password file cannot be used.
+    pub fn open(
+        door: &OpenVpn,
+        log: LogTap,
+        local: impl FnOnce() -> Arc<dyn Authenticator>,
+    ) -> Result<Option<Self>, ManagementError> {
+        let Some(management) = &door.management else { return Ok(None) };
+        let password = management.password_file.as_deref().map(read_password).transpose()?;
+        let listener = Listener::bind(&management.listen)?;
+        let notices = Arc::new(Notices::new());
+        let decisions = management.client_auth.then(|| {
+            let settings = Settings {
+                // The handshake has taken some of its time when the question comes up.
+                patience: door.handshake_timeout * 3 / 4,
+                ends_with_certificate: door.auth == AuthMode::Certificate,
+            };
+            Arc::new(Decisions::new(local(), Arc::clone(&notices), settings))
+        });
+        Ok(Some(Self {
+            listener,
+            password,
+            has_user_names: door.auth != AuthMode::Certificate,
+            notices,
+            decisions,
+            log,
+            started: crate::now(),
+        }))
+    }
+
+    /// Who judges logins, if consoles do.
+    #[must_use]
+    pub fn authenticator(&self) -> Option<Arc<dyn Authenticator>> {
+        let decisions = self.decisions.clone()?;
+        Some(decisions)
+    }
+
+    /// Talks to consoles until `stop` is ready.
+    pub async fn serve(self, house: Arc<dyn House>, news: News, stop: impl Future<Output = ()>) {
+        let facts = ServerFacts {
+            started: self.started,
+            device: house.device(),
+            addresses: house.addresses().iter().map(ipnet::IpNet::addr).collect(),
+        };
+        if let Some(decisions) = &self.decisions {
+            decisions.describe(facts.clone());
+        }
+        let shared = Arc::new(Shared {
+            house,
+            notices: self.notices,
+            decisions: self.decisions,
+            log: self.log,
+            password: self.password,
+            has_user_names: self.has_user_names,
+            facts,
+            stop: watch::Sender::new(false),
+            holds: AtomicBool::new(false),
+            states: Mutex::default(),
+        });
+        shared.enter("CONNECTING", "");
+        shared.enter("CONNECTED", "SUCCESS");
+        let listening = tokio::spawn(listen_to(news, Arc::clone(&shared)));
+        let mut connections = JoinSet::new();
+        let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                accepted = self.listener.accept() => {
+                    take(accepted, &mut connections, &seats, &shared).await;
+                }
+                Some(_) = connections.join_next() => {}
+            }
+        }
+        if !shared.states(Show::Last(1)).iter().any(|state| state.contains(",EXITING,")) {
+            shared.enter("EXITING", "SIGTERM");
+        }
+        shared.stop.send_replace(true);
+        let _ = timeout(FAREWELL_TIME, async { while connections.join_next().await.is_some() {} })
+            .await;
+        listening.abort();
+    }
+}
+
+/// Tells consoles of sessions.
+async fn listen_to(mut news: News, shared: Arc<Shared>) {
+    while let Some(heard) = news.next().await {
+        match (heard, &shared.decisions) {
+            (Heard::News(SessionNews::Up(info)), Some(decisions)) => decisions.established(&info),
+            (Heard::News(SessionNews::Up(info)), None) => {
+                shared.notices.client(established(&info, Some(&shared.facts)));
+            }
+            (Heard::News(SessionNews::Ended { id, info, totals }), Some(decisions)) => {
+                decisions.ended(id, info.as_deref(), &totals);
+            }
+            (Heard::Lost(count), Some(decisions)) => {
+                warn!(count, "sessions come and go faster than the management client is told");
+                let live = shared.house.sessions().await;
+                decisions.resync(&live.iter().map(|(info, _)| info.id).collect::<Vec<_>>());
+            }
+            (
+                Heard::News(SessionNews::Ended { .. } | SessionNews::Moved(_)) | Heard::Lost(_),
+                _,
+            ) => {}
+        }
+    }
+}
+
+/// The first line of a file that others cannot read.
+fn read_password(path: &Path) -> Result<Secret, ManagementError> {
+    let wrong = |what: &str| {
+        Err(ManagementError(format!(
+            "doors.openvpn.management_password_file: {}: {what}",
+            path.display()
+        )))
+    };
+    let facts = match std::fs::metadata(path) {
+        Ok(facts) => facts,
+        Err(error) => return wrong(&error.to_string()),
+    };
+    if facts.mode() & 0o077 != 0 {
+        return wrong("others may read it; run chmod 600 on it");
+    }
+    if facts.len() > MAX_PASSWORD_FILE {
+        return wrong("too large for a password");
+    }
+    let text = match std::fs::read(path) {
+        Ok(text) => zeroize::Zeroizing::new(text),
+        Err(error) => return wrong(&error.to_string()),
+    };
+    let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if line.is_empty() {
+        return wrong("its first line, which is the password, is empty");
+    }
+    Ok(Secret::new(line))
+}
+
+#[derive(Debug)]
+enum Listener {
+    Unix { listener: UnixListener, file: SocketFile },
+    Tcp(TcpListener),
+}
+
+/// A unix socket's file; it goes away with it.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    owner: u32,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = remove_file(&self.path);
+    }
+}
+
+impl Listener {
+    fn bind(listen: &ManagementListen) -> Result<Self, ManagementError> {
+        let bound = match listen {
+            ManagementListen::Unix(path) => Self::bind_unix(path),
+            ManagementListen::Tcp(address) => std::net::TcpListener::bind(address)
+                .and_then(|listener| {
+                    listener.set_nonblocking(true)?;
+                    TcpListener::from_std(listener)
+                })
+                .map(Self::Tcp),
+        };
+        bound.map_err(|error| {
+            let place = match listen {
+                ManagementListen::Unix(path) => path.display().to_string(),
+                ManagementListen::Tcp(address) => address.to_string(),
+            };
+            ManagementError(format!("doors.openvpn.management: cannot listen on {place}: {error}"))
+        })
+    }
+
+    fn bind_unix(path: &Path) -> io::Result<Self> {
+        // What an earlier run left is a socket that nobody answers.
+        match std::fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+            Ok(facts) if !facts.file_type().is_socket() => {
+                return Err(io::Error::other("there is a file of this name; remove it"));
+            }
+            Ok(_) if BlockingUnixStream::connect(path).is_ok() => {
+                return Err(io::Error::other("another program listens there"));
+            }
+            Ok(_) => remove_file(path)?,
+        }
+        let listener = UnixListener::bind(path)?;
+        let owner = std::fs::metadata(path)?.uid();
+        let file = SocketFile { path: path.to_owned(), owner };
+        set_permissions(path, Permissions::from_mode(0o600))?;
+        Ok(Self::Unix { listener, file })
+    }
+
+    async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Unix { listener, file } => {
+                let (stream, _) = listener.accept().await?;
+                // Whoever came before the mode was set has no business here.
+                let uid = stream.peer_cred()?.uid();
+                if uid != 0 && uid != file.owner {
+                    return Err(io::ErrorKind::PermissionDenied.into());
+                }
+                Ok(Accepted::Unix(stream))
+            }
+            Self::Tcp(listener) => {
+                let (stream, from) = listener.accept().await?;
+                let _ = stream.set_nodelay(true);
+                Ok(Accepted::Tcp(stream, from))
+            }
+        }
+    }
+}
+
+enum Accepted {
+    Unix(UnixStream),
+    Tcp(TcpStream, SocketAddr),
+}
+
+/// Gives a connection a task, if there is a seat for it.
+async fn take(
+    accepted: io::Result<Accepted>,
+    connections: &mut JoinSet<()>,
+    seats: &Arc<Semaphore>,
+    shared: &Arc<Shared>,
+) {
+    let (seat, shared) = (Arc::clone(seats).try_acquire_owned().ok(), Arc::clone(shared));
+    match accepted {
+        Ok(Accepted::Unix(stream)) => {
+            connections.spawn(attend(stream, "the unix socket".to_owned(), seat, shared));
+        }
+        Ok(Accepted::Tcp(stream, from)) => {
+            connections.spawn(attend(stream, from.to_string(), seat, shared));
+        }
+        Err(error) => {
+            error!(%error, "doors.openvpn.management: a connection is lost");
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+async fn attend<S>(
+    mut stream: S,
+    peer: String,
+    seat: Option<OwnedSemaphorePermit>,
+    shared: Arc<Shared>,
+) where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let Some(_seat) = seat else {
+        warn!(peer, "a management client is turned away: there are {MAX_CONNECTIONS} already");
+        let words = b"ERROR: too many management clients are connected\r\n";
+        let _ = timeout(FAREWELL_TIME, stream.write_all(words)).await;
+        return;
+    };
+    debug!(peer, "a management client connects");
+    match talk(stream, shared).await {
+        Ended::Left | Ended::Stopped => debug!(peer, "a management client left"),
+        Ended::Cut(why) => info!(peer, why, "a management client is cut off"),
+        Ended::Io(error) => debug!(peer, %error, "a management client is gone"),
+    }
+}

@@ -130,7 +130,12 @@ impl StateDir {
         let io =
             |what| move |source| StateError::Io { path: path.display().to_string(), what, source };
         if !path.exists() {
-            make_private(path).map_err(io("cannot make the state folder"))?;
+            // Whoever gets it has to get there.
+            let parents = path.parent().map_or(Ok(()), |parents| {
+                DirBuilder::new().recursive(true).mode(0o755).create(parents)
+            });
+            let made = parents.and_then(|()| make_private(path));
+            made.map_err(io("cannot make the state folder"))?;
         }
         let folder =
             OpenOptions::new().read(true).custom_flags(nix::libc::O_DIRECTORY).open(path).map_err(
@@ -333,6 +338,19 @@ mod tests {
             let refused = StateDir::open(scratch.path()).unwrap_err();
             assert!(matches!(refused, StateError::WritableByOthers { .. }), "{refused}");
         }
+    }
+
+    #[test]
+    fn folders_on_the_way_to_a_new_state_folder_can_be_passed_by_its_owner() {
+        let scratch = Scratch::new();
+        let state = scratch.path().join("srv/vpn/state");
+        let (uid, gid) = (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw());
+
+        StateDir::hand_over(&state, uid, gid).unwrap();
+
+        let mode = |path: &Path| path.metadata().unwrap().mode() & 0o777;
+        assert_eq!(mode(&state), 0o700);
+        assert_eq!(mode(&scratch.path().join("srv")) & 0o011, 0o011);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The only unsafe code: sockets, TUN devices, limits of the operating system.
+//! The only unsafe code: sockets, TUN devices, privileges, mounts, limits of the operating system.
 //!
 //! Every function is safe to call and every unsafe block is one system call. What the kernel
 //! refuses is remembered and not asked for again.

@@ -83,6 +83,13 @@ impl Confinement<'_> {
         let owner = account.unwrap_or(Account::ROOT);
         StateDir::hand_over(self.state, owner.uid, owner.gid)?;
         let state = self.state.canonicalize().context("the state folder")?;
+        if let Some(other) = owner_of(Path::new(SHARED)).filter(|uid| ![0, owner.uid].contains(uid))
+        {
+            warn!(
+                "user {other} ran a Warren here: run all that share a machine's settings as one \
+                 user, or those may stay changed"
+            );
+        }
         // Where /run cannot be written, the state folder serves.
         let shared = match backends::hand_over_all(Path::new(SHARED), owner.uid, owner.gid) {
             Ok(()) => Some(Path::new(SHARED)),
@@ -107,17 +114,19 @@ impl Confinement<'_> {
             keeper.furnish_etc();
         }
         let needs_ipc_lock = keep_memory();
-        match account {
-            Some(account) if !is_sandboxed && !may_open_tun(account) => {
-                warn!(
-                    "{TUN} is for root only, and there is no sandbox to have another one in: \
-                     stays root's number, without root's powers; chmod 666 {TUN} helps"
-                );
+        let obstacle = match account {
+            Some(account) if !is_sandboxed => out_of_reach(account, &state),
+            _ => None,
+        };
+        match obstacle {
+            Some(obstacle) => {
+                // In the sandbox there would be another device, and another way to the folder.
+                warn!("stays root's number, without root's powers: {obstacle}");
                 StateDir::hand_over(&state, 0, 0)?;
                 let _ = backends::hand_over_all(Path::new(SHARED), 0, 0);
                 self.give_up(None, needs_ipc_lock)?;
             }
-            account => self.give_up(account, needs_ipc_lock)?,
+            None => self.give_up(account, needs_ipc_lock)?,
         }
         info!(
             user = Uid::current().as_raw(),
@@ -229,17 +238,33 @@ fn automatic() -> anyhow::Result<Account> {
     Ok(Account { uid: number, gid: number })
 }
 
-fn may_open_tun(account: Account) -> bool {
+/// What the account cannot get at although it has to, and what to do.
+fn out_of_reach(account: Account, state: &Path) -> Option<String> {
     // Without the device there is nothing to open, which the start says better.
-    let Ok(device) = fs::metadata(TUN) else { return true };
-    let shift = if device.uid() == account.uid {
+    if fs::metadata(TUN).is_ok_and(|device| !allows(&device, account, 0o6)) {
+        return Some(format!("{TUN} is for root only; chmod 666 {TUN} helps"));
+    }
+    let is_closed =
+        |folder: &&Path| !fs::metadata(folder).is_ok_and(|folder| allows(&folder, account, 0o1));
+    let closed = state.ancestors().skip(1).find(is_closed)?;
+    let (closed, uid) = (closed.display(), account.uid);
+    Some(format!("user {uid} may not pass {closed}; choose another folder with --state"))
+}
+
+/// Whether the account has all of these permission bits (4 to read, 2 to write, 1 to enter).
+fn allows(file: &fs::Metadata, account: Account, bits: u32) -> bool {
+    let shift = if file.uid() == account.uid {
         6
-    } else if device.gid() == account.gid {
+    } else if file.gid() == account.gid {
         3
     } else {
         0
     };
-    device.permissions().mode() >> shift & 0o6 == 0o6
+    file.permissions().mode() >> shift & bits == bits
+}
+
+fn owner_of(path: &Path) -> Option<u32> {
+    Some(fs::symlink_metadata(path).ok()?.uid())
 }
 
 fn missing<const N: usize>(capabilities: [Capability; N]) -> String {

@@ -330,6 +330,39 @@ fn a_device_for_root_only_and_no_sandbox_leave_roots_number_without_roots_powers
 }
 
 #[test]
+fn a_state_folder_that_only_root_reaches_is_no_obstacle_in_the_sandbox_and_one_without_it() {
+    scenario("hidden state", |lab| {
+        let world = World::new(lab, 0)?;
+        let vault = lab.folder().join("vault");
+        fs::create_dir(&vault)?;
+        fs::set_permissions(&vault, fs::Permissions::from_mode(0o700))?;
+        let state = vault.join("state");
+        let up = |script: &str| -> Result<Peer> {
+            let mut command = Command::new("unshare");
+            command.args(["-m", "sh", "-c", script]).arg(binary()?).arg(&state);
+            let peer = world.server.spawn("hidden", command)?;
+            peer.wait_for("ready", PATIENCE)?;
+            Ok(peer)
+        };
+
+        let peer = up("exec \"$0\" up --state \"$1\"")?;
+        has_given_up_root(&peer, CAP_NET_ADMIN | CAP_NET_BIND_SERVICE)?;
+        assert!(peer.stop(PATIENCE)?.success());
+        let mut command = Command::new(binary()?);
+        command.args(["user", "list", "--state"]).arg(&state);
+        let listed = world.server.output(command, PATIENCE)?;
+        assert!(listed.success() && listed.stdout.contains("warren"), "{listed}");
+
+        let peer = up("mount -t tmpfs none /dev/net && mknod -m 666 /dev/net/tun c 10 200 && \
+                       exec \"$0\" up --no-sandbox --state \"$1\"")?;
+        assert_eq!(peer.said("may not pass").len(), 1);
+        assert_eq!(owner(&state)?, 0);
+        assert!(peer.stop(PATIENCE)?.success());
+        Ok(())
+    });
+}
+
+#[test]
 fn started_without_root_but_with_the_capabilities_it_works() {
     const SOMEBODY: u32 = 61_200;
     scenario("ambient", |lab| {

@@ -9,7 +9,8 @@
 //!            |  <--  Reply                            |  name servers: resolv.conf, resolvectl
 //! ```
 //!
-//! The keeper trusts nobody: it reads one file whose name it was started with, writes
+//! The keeper trusts nobody: it reads one file whose name it was started with, and in the end
+//! removes sockets whose names it was started with, too; it writes
 //! `/etc/resolv.conf` and no other file, never with a mode that could run it, and starts no
 //! program but `resolvectl`, with arguments that are names and addresses. It ends with the process
 //! that started it.
@@ -18,6 +19,7 @@ use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -104,13 +106,13 @@ impl Drop for Shared {
 }
 
 impl Keeper {
-    /// Starts the keeper, which will read `config` when asked. The process must still be root and
-    /// have one thread.
+    /// Starts the keeper, which will read `config` when asked, and remove these unix sockets at the
+    /// end. The process must still be root and have one thread.
     ///
     /// # Errors
     ///
     /// Fails if the system has no room for another process.
-    pub fn start(config: Option<PathBuf>) -> io::Result<Self> {
+    pub fn start(config: Option<PathBuf>, sockets: Vec<PathBuf>) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_read_timeout(Some(PATIENCE))?;
         let mut ours = Some(ours);
@@ -120,6 +122,7 @@ impl Keeper {
             if let Err(error) = live(theirs, config.as_deref()) {
                 tracing::error!("the process that keeps root's rights cannot work: {error}");
             }
+            sockets.iter().for_each(|socket| remove_socket(socket));
         })?;
         let ours = ours.ok_or(io::ErrorKind::BrokenPipe)?;
         Ok(Self::with(ours, Some(process)))
@@ -128,6 +131,15 @@ impl Keeper {
     fn with(line: UnixStream, process: Option<Offspring>) -> Self {
         let has_own_etc = AtomicBool::new(false);
         Self(Arc::new(Shared { line: Mutex::new(line), process, has_own_etc }))
+    }
+
+    /// Ends it, and waits until it has ended, whoever else has a hold on it.
+    pub fn end(&self) {
+        let line = self.0.line.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = line.shutdown(std::net::Shutdown::Both);
+        if let Some(process) = &self.0.process {
+            process.wait();
+        }
     }
 
     /// Reads the configuration file again.
@@ -294,6 +306,13 @@ fn answer(request: Request, config: Option<&Path>) -> Reply {
         }
     };
     answered.unwrap_or_else(|error| Reply::Failed(error.to_string()))
+}
+
+fn remove_socket(path: &Path) {
+    if fs::symlink_metadata(path).is_ok_and(|facts| facts.file_type().is_socket()) {
+        // One that stays is replaced by the next start.
+        let _ = fs::remove_file(path);
+    }
 }
 
 fn read_text(path: &Path) -> Reply {

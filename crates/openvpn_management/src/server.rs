@@ -110,25 +110,57 @@ pub struct Management {
     started: u64,
 }
 
+/// The socket, listening, and the password: what may take rights that the server gives up.
+#[derive(Debug)]
+pub struct Entrance {
+    listener: Bound,
+    password: Option<Secret>,
+    client_auth: bool,
+}
+
+impl Entrance {
+    /// Listens where `door` says; `None` if it says nowhere.
+    ///
+    /// # Errors
+    ///
+    /// One line: the address or the password file cannot be used.
+    pub fn open(door: &OpenVpn) -> Result<Option<Self>, ManagementError> {
+        let Some(management) = &door.management else { return Ok(None) };
+        let password = management.password_file.as_deref().map(read_password).transpose()?;
+        let listener = Bound::bind(&management.listen)?;
+        Ok(Some(Self { listener, password, client_auth: management.client_auth }))
+    }
+
+    /// The unix socket, which is to be removed at the end.
+    #[must_use]
+    pub fn socket(&self) -> Option<&Path> {
+        match &self.listener {
+            Bound::Unix { file, .. } => Some(&file.path),
+            Bound::Tcp(_) => None,
+        }
+    }
+}
+
 impl Management {
-    /// Listens where `door` says; `None` if it says nowhere. Logins that a console is to decide
-    /// about are judged by `local` as far as certificates and known users go.
+    /// Takes up the protocol of `door`. Logins that a console is to decide about are judged by
+    /// `local` as far as certificates and known users go.
     ///
     /// Must be called inside a Tokio runtime.
     ///
     /// # Errors
     ///
-    /// One line: the address or the password file cannot be used.
+    /// One line: the runtime refuses the socket.
     pub fn open(
         door: &OpenVpn,
+        entrance: Entrance,
         log: LogTap,
         local: impl FnOnce() -> Arc<dyn Authenticator>,
-    ) -> Result<Option<Self>, ManagementError> {
-        let Some(management) = &door.management else { return Ok(None) };
-        let password = management.password_file.as_deref().map(read_password).transpose()?;
-        let listener = Listener::bind(&management.listen)?;
+    ) -> Result<Self, ManagementError> {
+        let Entrance { listener, password, client_auth } = entrance;
+        let listener = Listener::new(listener)
+            .map_err(|error| ManagementError(format!("doors.openvpn.management: {error}")))?;
         let notices = Arc::new(Notices::new());
-        let decisions = management.client_auth.then(|| {
+        let decisions = client_auth.then(|| {
             let settings = Settings {
                 // The handshake has taken some of its time when the question comes up.
                 patience: door.handshake_timeout * 3 / 4,
@@ -136,7 +168,7 @@ impl Management {
             };
             Arc::new(Decisions::new(local(), Arc::clone(&notices), settings))
         });
-        Ok(Some(Self {
+        Ok(Self {
             listener,
             password,
             has_user_names: door.auth != AuthMode::Certificate,
@@ -144,7 +176,7 @@ impl Management {
             decisions,
             log,
             started: crate::now(),
-        }))
+        })
     }
 
     /// Who judges logins, if consoles do.
@@ -261,6 +293,13 @@ enum Listener {
     Tcp(TcpListener),
 }
 
+/// The same before there is a runtime.
+#[derive(Debug)]
+enum Bound {
+    Unix { listener: std::os::unix::net::UnixListener, file: SocketFile },
+    Tcp(std::net::TcpListener),
+}
+
 /// A unix socket's file; it goes away with it.
 #[derive(Debug)]
 struct SocketFile {
@@ -274,16 +313,11 @@ impl Drop for SocketFile {
     }
 }
 
-impl Listener {
+impl Bound {
     fn bind(listen: &ManagementListen) -> Result<Self, ManagementError> {
         let bound = match listen {
             ManagementListen::Unix(path) => Self::bind_unix(path),
-            ManagementListen::Tcp(address) => std::net::TcpListener::bind(address)
-                .and_then(|listener| {
-                    listener.set_nonblocking(true)?;
-                    TcpListener::from_std(listener)
-                })
-                .map(Self::Tcp),
+            ManagementListen::Tcp(address) => std::net::TcpListener::bind(address).map(Self::Tcp),
         };
         bound.map_err(|error| {
             let place = match listen {
@@ -307,11 +341,26 @@ impl Listener {
             }
             Ok(_) => remove_file(path)?,
         }
-        let listener = UnixListener::bind(path)?;
+        let listener = std::os::unix::net::UnixListener::bind(path)?;
         let owner = std::fs::metadata(path)?.uid();
         let file = SocketFile { path: path.to_owned(), owner };
         set_permissions(path, Permissions::from_mode(0o600))?;
         Ok(Self::Unix { listener, file })
+    }
+}
+
+impl Listener {
+    fn new(bound: Bound) -> io::Result<Self> {
+        Ok(match bound {
+            Bound::Unix { listener, file } => {
+                listener.set_nonblocking(true)?;
+                Self::Unix { listener: UnixListener::from_std(listener)?, file }
+            }
+            Bound::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                Self::Tcp(TcpListener::from_std(listener)?)
+            }
+        })
     }
 
     async fn accept(&self) -> io::Result<Accepted> {

@@ -33,8 +33,8 @@ const SHARED: &str = "/run/warren";
 /// What the process will be.
 #[derive(Debug)]
 pub(crate) enum Role {
-    /// Reads this file again when it is told to.
-    Server { config: Option<PathBuf> },
+    /// Reads this file again when it is told to, and leaves none of these sockets behind.
+    Server { config: Option<PathBuf>, sockets: Vec<PathBuf> },
     /// Resolves names; with a port below 1024 of its own or not.
     Client { has_low_port: bool },
 }
@@ -96,11 +96,11 @@ impl Confinement<'_> {
             Err(_) => None,
         };
         let keeper = if account.is_some() || self.sandbox {
-            let config = match &self.role {
-                Role::Server { config } => config.clone(),
-                Role::Client { .. } => None,
+            let (config, sockets) = match &self.role {
+                Role::Server { config, sockets } => (config.clone(), sockets.clone()),
+                Role::Client { .. } => (None, Vec::new()),
             };
-            let started = Keeper::start(config);
+            let started = Keeper::start(config, sockets);
             Some(started.context("cannot start the process that keeps root's rights")?)
         } else {
             None

@@ -6,21 +6,24 @@ use aaa::Limits;
 use backends::{LocalAuthenticator, Store};
 use config::Config;
 use contract::Authenticator;
-use openvpn_management::{House, LogTap, Management, ManagementError};
+use openvpn_management::{Entrance, House, LogTap, Management, ManagementError};
 use shell::Server;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// Listens, if the configuration says where.
+/// Takes up the protocol, if there is an entrance to it.
 pub(crate) fn open(
     config: &Config,
+    entrance: Option<Entrance>,
     tap: Option<LogTap>,
     store: &Arc<Store>,
 ) -> Result<Option<Management>, ManagementError> {
+    let Some(entrance) = entrance else { return Ok(None) };
     let local = || -> Arc<dyn Authenticator> {
         Arc::new(LocalAuthenticator::new(Arc::clone(store), Limits::default()))
     };
-    Management::open(&config.doors.openvpn, tap.unwrap_or_default(), local)
+    let tap = tap.unwrap_or_default();
+    Management::open(&config.doors.openvpn, entrance, tap, local).map(Some)
 }
 
 /// The protocol at work.

@@ -1,6 +1,6 @@
 //! `warren up`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::ensure;
@@ -11,7 +11,7 @@ use host::Keeper;
 use ipnet::IpNet;
 use mgmt::types::{NewProfile, NewUser};
 use mgmt::{Api, ApiServer, Control, ops};
-use openvpn_management::{LogTap, Management};
+use openvpn_management::{Entrance, LogTap, Management};
 use shell::{ConfigReader, Server, ServerConfig, repair_clients};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
@@ -46,6 +46,8 @@ pub(crate) struct Start {
     pub(crate) lock: StateLock,
     /// Users, certificates and settings.
     pub(crate) store: Arc<Store>,
+    /// Where the management protocol is spoken.
+    pub(crate) entrance: Option<Entrance>,
     /// What the management protocol shows of the log, if it is spoken.
     pub(crate) tap: Option<LogTap>,
 }
@@ -59,23 +61,34 @@ pub(crate) fn run(global: &Global, args: &UpArgs) -> anyhow::Result<()> {
     let tap = config.doors.openvpn.management.is_some().then(LogTap::new);
     logging::start_with(&config.log.level.to_string(), tap.as_ref());
 
+    // With the rights of whoever calls.
+    let entrance = Entrance::open(&config.doors.openvpn)?;
     // Before any thread: from here on it is not root.
     let confined = Confinement {
         user: &config.server.user,
         sandbox: !args.no_sandbox,
         state: &global.state,
-        role: Role::Server { config: config_path.as_deref().map(std::path::absolute).transpose()? },
+        role: Role::Server {
+            config: config_path.as_deref().map(std::path::absolute).transpose()?,
+            sockets: entrance.iter().filter_map(Entrance::socket).map(Path::to_owned).collect(),
+        },
     };
     let Confined { state, keeper } = confined.enter()?;
     let config_reader = reader(config_path, keeper.clone());
     let state = StateDir::open(state)?;
     let lock = state.lock()?;
     let store = Arc::new(Store::open(&state)?);
-    runtime()?.block_on(async {
+    let ended = runtime()?.block_on(async {
         // Before anything is changed: a signal that arrives early must not leave it changed.
         let signals = Signals::listen()?;
-        serve(Start { config, config_reader, keeper, state, lock, store, tap }, signals).await
-    })
+        let keeper = keeper.clone();
+        let start = Start { config, config_reader, keeper, state, lock, store, entrance, tap };
+        serve(start, signals).await
+    });
+    if let Some(keeper) = keeper {
+        keeper.end();
+    }
+    ended
 }
 
 /// Reads the file, or has it read by whom may.
@@ -110,9 +123,9 @@ async fn serve(start: Start, mut signals: Signals) -> anyhow::Result<()> {
 
 /// Opens the doors.
 async fn launch(start: Start) -> anyhow::Result<(Running, Arc<dyn Control>, Banner)> {
-    let Start { config, config_reader, keeper, state, lock, store, tap } = start;
+    let Start { config, config_reader, keeper, state, lock, store, entrance, tap } = start;
     // First, as every port: one in use must not cost a device and a firewall table.
-    let management = management::open(&config, tap, &store)?;
+    let management = management::open(&config, entrance, tap, &store)?;
     repair_clients(&state.clients(), keeper.as_ref());
     let server = Server::start(ServerConfig {
         config,

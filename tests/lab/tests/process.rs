@@ -3,8 +3,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -462,6 +463,36 @@ fn the_service_manager_hears_of_start_and_stop_from_inside_the_sandbox() {
 
         assert!(peer.wait_exit(PATIENCE)?.success());
         Ok(())
+    });
+}
+
+#[test]
+fn the_management_protocol_is_spoken_where_only_root_could_listen_and_its_socket_goes_away() {
+    scenario("management", |lab| {
+        let world = World::new(lab, 0)?;
+        let vault = lab.folder().join("vault");
+        fs::create_dir(&vault)?;
+        fs::set_permissions(&vault, fs::Permissions::from_mode(0o700))?;
+        let socket = vault.join("management");
+        let key = format!("management = \"{}\"", socket.display());
+        let warren = Warren::up(&world.server, "warren", &config(&[], &[&key]))?;
+        has_given_up_root(warren.peer(), CAP_NET_ADMIN | CAP_NET_BIND_SERVICE)?;
+
+        let console = UnixStream::connect(&socket)?;
+        console.set_read_timeout(Some(PATIENCE))?;
+        let mut greeting = String::new();
+        BufReader::new(console).read_line(&mut greeting)?;
+        assert!(greeting.starts_with(">INFO:"), "{greeting}");
+        let home = warren.stop()?;
+        assert!(!socket.exists(), "the socket stays behind");
+
+        // After a kill, the keeper is still there to tidy up.
+        let warren = Warren::start(&home)?;
+        warren.peer().signal(nix::sys::signal::Signal::SIGKILL)?;
+        eventually(PATIENCE, || {
+            ensure!(!socket.exists(), "the socket stays behind");
+            Ok(())
+        })
     });
 }
 

@@ -29,7 +29,11 @@ impl Drop for Folder {
 }
 
 fn bind(path: &Path) -> Result<Listener, ManagementError> {
-    Listener::bind(&ManagementListen::Unix(path.to_owned()))
+    listener(&ManagementListen::Unix(path.to_owned()))
+}
+
+fn listener(place: &ManagementListen) -> Result<Listener, ManagementError> {
+    Bound::bind(place).map(|bound| Listener::new(bound).unwrap())
 }
 
 #[tokio::test]
@@ -77,7 +81,9 @@ fn a_password_is_the_first_line_of_a_private_file() {
 /// A server's protocol at the configured place, without a server.
 fn open(text: &str) -> Result<Option<Management>, ManagementError> {
     let config = Config::parse(text, "w.toml").unwrap();
-    Management::open(&config.doors.openvpn, LogTap::new(), || unreachable!("nobody logs in"))
+    let door = &config.doors.openvpn;
+    let Some(entrance) = Entrance::open(door)? else { return Ok(None) };
+    Management::open(door, entrance, LogTap::new(), || unreachable!("nobody logs in")).map(Some)
 }
 
 #[tokio::test]
@@ -134,7 +140,7 @@ async fn there_are_so_many_seats_and_one_that_is_left_is_free_again() {
 
 #[tokio::test]
 async fn tcp_is_spoken_on_the_loopback() {
-    let listener = Listener::bind(&ManagementListen::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
+    let listener = listener(&ManagementListen::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
     let Listener::Tcp(tcp) = &listener else { panic!() };
     let address = tcp.local_addr().unwrap();
     let (shared, seats) = (crate::testing::shared(), Arc::new(Semaphore::new(MAX_CONNECTIONS)));

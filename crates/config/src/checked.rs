@@ -104,6 +104,8 @@ pub struct OpenVpn {
     pub ping: Duration,
     /// A client gives up after this much silence; more than `ping`.
     pub ping_restart: Duration,
+    /// Options for every client, besides those of the network.
+    pub push: Vec<String>,
     /// An unfinished handshake is dropped after this long.
     pub handshake_timeout: Duration,
     /// How many clients at once.
@@ -334,6 +336,7 @@ fn openvpn(table: OpenVpnTable, source: &Source<'_>) -> Result<OpenVpn, ConfigEr
         renegotiate: (renegotiate != 0).then(|| seconds(renegotiate)),
         ping: seconds(ping),
         ping_restart: seconds(ping_restart),
+        push: values(table.push.value).into_iter().map(|option| option.0).collect(),
         handshake_timeout: seconds(table.handshake_timeout.value.0),
         max_sessions: usize::try_from(table.max_sessions.value.0).unwrap_or(usize::MAX),
         handshakes_per_second: table.handshakes_per_second.value.0,

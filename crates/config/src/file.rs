@@ -8,7 +8,7 @@ use crate::management::{FilePath, ManagementAddress};
 use crate::table::{List, Section, table};
 use crate::text::{
     AuthMode, Cipher, ControlWrap, CookiePolicy, Digest, Domain, Ipv4Pool, Ipv6Pool, Level,
-    NetworkName, OptionalRemote, OptionalTarget, RunAs, TlsVersion, Whole,
+    NetworkName, OptionalRemote, OptionalTarget, PushOption, RunAs, TlsVersion, Whole,
 };
 
 /// All tables, in the order of the example file.
@@ -103,6 +103,10 @@ table! {
         ping_restart: Whole<2, 86_400> = "60", "seconds",
             "A client that hears nothing for this long connects again; the server gives it up \
             after twice that. Must be more than `ping`.";
+        push: List<PushOption> = "[]", "",
+            "More options for every client, as OpenVPN writes them: \"route 10.0.0.0 255.0.0.0 \
+            vpn_gateway 50\", \"block-outside-dns\", \"inactive 3600\". What the server decides \
+            itself (addresses, ciphers) is refused. `warren user set` has options for one user.";
         handshake_timeout: Whole<5, 600> = "60", "seconds",
             "A client that has not finished its handshake by then is dropped.";
         max_sessions: Whole<1, 1_000_000> = "4096", "sessions",

@@ -96,6 +96,7 @@ handshakes_per_second = 7
 management = "/run/warren.mgmt"
 management_password_file = "/etc/warren/mgmt.pass"
 management_client_auth = true
+push = ["route 10.0.0.0 255.0.0.0 vpn_gateway 7", "block-outside-dns"]
 
 [log]
 level = "debug"
@@ -282,6 +283,8 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ("[network]\nroutes = [\"::/0\"]", "set redirect_gateway = true"),
     ("[network]\nroutes = [\"192.168.7.1/24\"]", "write \"192.168.7.0/24\""),
     ("[network]\nroutes = [\"ff02::/16\"]", "cannot be routed"),
+    ("[doors.openvpn]\npush = [\"up /bin/sh\"]", "up is nothing that clients take"),
+    ("[doors.openvpn]\npush = [\"peer-id 5\"]", "what the server decides"),
     ("[network]\nmtu = 575", "from 576 to 9000"),
     ("[network]\nmtu = 1279", "at least 1280"),
     ("[network]\nmtu = 99999999999999999999", "from 576 to 9000"),

@@ -551,6 +551,23 @@ impl Text for OptionalTarget {
     }
 }
 
+/// An option that OpenVPN clients take from a server.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct PushOption(pub(crate) String);
+
+impl Text for PushOption {
+    fn form() -> String {
+        "an option that clients take from a server, as in \"route 10.0.0.0 255.0.0.0\"".to_owned()
+    }
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        match openvpn::check_option(text) {
+            Ok(()) => Ok(Self(text.to_owned())),
+            Err(why) => Err(format!("{text:?} cannot be pushed: {why}")),
+        }
+    }
+}
+
 fn not_a<T: Text>(text: &str) -> String {
     format!("{text:?} cannot be read; write {}", T::form())
 }

@@ -115,6 +115,8 @@ pub enum Ask {
 }
 
 /// The reply to an [`Ask`].
+// A few in the life of a session: the difference in size is not worth a pointer.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 pub enum Answer {
     /// To [`Ask::Authenticate`].
@@ -206,6 +208,10 @@ pub enum Farewell {
     Revoked,
     /// The same device has a newer session.
     Replaced,
+    /// The session has lasted as long as it may.
+    SessionOver,
+    /// It carried nothing for as long as it may.
+    Idle,
 }
 
 /// News for the operator.
@@ -265,6 +271,8 @@ pub enum TerminateCause {
     LostCarrier,
     /// Nothing but keep-alives for too long.
     IdleTimeout,
+    /// The session lasted as long as it may.
+    SessionTimeout,
     /// The operator ended it.
     AdminReset,
     /// The server is going away.

@@ -1,6 +1,8 @@
 //! The seam between protocols and the virtual network they share.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -127,6 +129,42 @@ pub struct DnsSettings {
     pub servers: Vec<IpAddr>,
     /// Domains completed and, on a client that can, resolved only there.
     pub search: Vec<String>,
+    /// Domains resolved there. If there are any, other names are none of these resolvers'
+    /// business.
+    pub split: Vec<String>,
+    /// Whether answers have to be signed; `None` leaves it to the host.
+    pub dnssec: Option<Dnssec>,
+    /// Questions are asked inside TLS only.
+    pub tls: Option<DnsOverTls>,
+}
+
+/// Whether answers of resolvers have to be signed (RFC 4033).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Dnssec {
+    /// Answers without a valid signature are none.
+    Yes,
+    /// Signatures are looked at where there are any.
+    Optional,
+    /// Nobody looks.
+    No,
+}
+
+/// Questions inside TLS (RFC 7858).
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct DnsOverTls {
+    /// The name in the resolvers' certificate.
+    pub name: Option<String>,
+}
+
+/// When a session ends though nobody wanted it to.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct SessionLimits {
+    /// After this long.
+    pub session: Option<Duration>,
+    /// After this long without a packet.
+    pub idle: Option<Duration>,
+    /// What counts as no packet: fewer bytes than this, both ways together, in that time.
+    pub idle_bytes: u64,
 }
 
 /// A place in a network: what a server gives and what a client is given.
@@ -144,6 +182,8 @@ pub struct Lease {
     pub dns: DnsSettings,
     /// Networks reached through the tunnel.
     pub routes: Vec<IpNet>,
+    /// Metrics of those routes that have one.
+    pub metrics: BTreeMap<IpNet, u32>,
     /// Networks that must not go through the tunnel.
     pub excluded: Vec<IpNet>,
     /// Everything IPv4 goes through the tunnel.
@@ -154,6 +194,12 @@ pub struct Lease {
     pub block4: bool,
     /// Nothing IPv6 leaves the member at all.
     pub block6: bool,
+    /// While everything is redirected, the networks that the member sits in are not reachable.
+    pub block_local: bool,
+    /// Names are resolved through the tunnel or not at all.
+    pub block_dns: bool,
+    /// When the session ends.
+    pub limits: SessionLimits,
     /// The largest IP packet the tunnel carries.
     pub mtu: u16,
 }

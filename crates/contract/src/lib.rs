@@ -28,8 +28,8 @@ pub use engine::{
     Input, Notice, Output, SessionFacts, TerminateCause, Transmit,
 };
 pub use hub::{
-    AttachRequest, DnsSettings, Fabric, FabricOp, Layer, Lease, Network, NoLease, PacketHead, Plug,
-    Verdict,
+    AttachRequest, DnsOverTls, DnsSettings, Dnssec, Fabric, FabricOp, Layer, Lease, Network,
+    NoLease, PacketHead, Plug, SessionLimits, Verdict,
 };
 pub use path::{Carrier, HOST_PORT, Path, PortId, SessionId, SocketId, StreamId, Via};
 pub use tunnel::{ContentKind, Discard, Frame, Opened, Tunnel, TunnelKey, Unpacked};

@@ -10,7 +10,7 @@ use crate::dns::{self, LinkDns};
 use crate::error::HostError;
 use crate::journal::Journal;
 use crate::nft::{self, Ruleset};
-use crate::route::{Choice, Link, MAIN, Refusal, Route, Routing, Rule, Way, is_broad};
+use crate::route::{Choice, Link, MAIN, PROTOCOL, Refusal, Route, Routing, Rule, Way, is_broad};
 use crate::server::{find, has_ipv6, ready};
 use crate::sysctl::Setting;
 
@@ -68,7 +68,7 @@ impl ClientHost {
     /// networks that the lease excludes included, in the same two ways.
     ///
     /// Networks that the host has routes of its own to, its LAN above all, stay reachable past
-    /// the tunnel. Whoever gives the host its routes can abuse that: by mark, routes of the main
+    /// the tunnel, unless the lease says `block_local`. Whoever gives the host its routes can abuse that: by mark, routes of the main
     /// table up to IPv4 /7 and IPv6 /15 do not count, but a longer one from a rogue DHCP server
     /// still wins over the tunnel; by host routes, one longer than a /1 (IPv6: /4) does.
     ///
@@ -147,13 +147,19 @@ impl ClientHost {
                 .routes
                 .iter()
                 .filter(|route| has(route.addr().is_ipv6()))
-                .map(|&route| self.through_tunnel(route, MAIN)),
+                .map(|&route| self.through_tunnel(route, MAIN, lease.metrics.get(&route).copied())),
         );
         for &ipv6 in &captured {
             want.extend(self.capture(ipv6));
+            if lease.block_local && self.mark.is_none() {
+                want.extend(self.without_neighbours(routing, ipv6)?);
+            }
+        }
+        if lease.block_dns {
+            want.extend(self.resolvers_outside());
         }
         if self.plan.set_dns && lease.dns != DnsSettings::default() {
-            want.push(self.resolvers(!redirected.is_empty())?);
+            want.extend(self.resolvers(!redirected.is_empty())?);
         }
         Ok(want)
     }
@@ -247,7 +253,7 @@ impl ClientHost {
             let table = match self.mark {
                 Some(mark)
                     if captured.contains(&destination.addr().is_ipv6())
-                        && is_broad(destination)
+                        && (is_broad(destination) || lease.block_local)
                         && destination.prefix_len() > 0 =>
                 {
                     mark
@@ -274,8 +280,8 @@ impl ClientHost {
         Ok(way.filter(|way| way.link != self.link.index))
     }
 
-    fn through_tunnel(&self, destination: IpNet, table: u32) -> Change {
-        let route = Route { destination, link: self.link.index, via: None, table, metric: None };
+    fn through_tunnel(&self, destination: IpNet, table: u32, metric: Option<u32>) -> Change {
+        let route = Route { destination, link: self.link.index, via: None, table, metric };
         Change::Route { link: self.link.clone(), route }
     }
 
@@ -288,32 +294,90 @@ impl ClientHost {
         };
         let everything = net(if ipv6 { "::/0" } else { "0.0.0.0/0" });
         let priority = FIRST_PRIORITY + mark % PRIORITIES * 2;
+        let mut changes = vec![self.captive(everything, mark)];
         // What the host has routes of its own for (its LAN) stays there; only what would take
         // the default route, or one nearly as broad, goes on to the second rule.
-        vec![
-            self.captive(everything, mark),
-            Change::Rule(Rule { ipv6, priority, choice: Choice::MainWithoutBroad }),
-            Change::Rule(Rule {
-                ipv6,
-                priority: priority + 1,
-                choice: Choice::Unmarked { mark, table: mark },
-            }),
-        ]
+        if !self.plan.lease.block_local {
+            let choice = Choice::MainWithoutBroad;
+            changes.push(Change::Rule(Rule { ipv6, priority, choice }));
+        }
+        let choice = Choice::Unmarked { mark, table: mark };
+        changes.push(Change::Rule(Rule { ipv6, priority: priority + 1, choice }));
+        changes
+    }
+
+    /// The networks that the host is in, as two halves each, so that their own routes count no
+    /// more; but for the gateways there, which the tunnel's own datagrams go through.
+    fn without_neighbours(
+        &self,
+        routing: &mut Routing,
+        ipv6: bool,
+    ) -> Result<Vec<Change>, HostError> {
+        let listed = routing.routes().map_err(HostError::kernel("list routes"))?;
+        let links = routing.links().map_err(HostError::kernel("list interfaces"))?;
+        let others = || {
+            listed.iter().filter(|listed| {
+                let route = &listed.route;
+                listed.unicast
+                    && listed.protocol != PROTOCOL
+                    && route.table == MAIN
+                    && route.link != self.link.index
+                    && route.destination.addr().is_ipv6() == ipv6
+            })
+        };
+        let mut changes = Vec::new();
+        for route in others().map(|listed| &listed.route) {
+            let Some(link) = links.iter().find(|link| link.index == route.link) else { continue };
+            if let Some(gateway) = route.via {
+                let route =
+                    Route { destination: gateway.into(), via: None, metric: None, ..route.clone() };
+                changes.push(Change::Route { link: link.clone(), route });
+            } else if link.name != "lo" && !is_link_local(route.destination) {
+                let longer = route.destination.prefix_len() + 1;
+                let halves = route.destination.subnets(longer).into_iter().flatten();
+                changes.extend(halves.map(|half| self.captive(half, MAIN)));
+            }
+        }
+        changes.dedup();
+        Ok(changes)
+    }
+
+    /// Refuses questions for names that would leave past the tunnel.
+    fn resolvers_outside(&self) -> Option<Change> {
+        if let Err(error) = nft::tables() {
+            tracing::warn!(
+                "nf_tables does not work here ({error}): resolvers outside of the tunnel are not \
+                 blocked, as the server or the profile asks (block-outside-dns)"
+            );
+            return None;
+        }
+        Some(Change::Table {
+            name: format!("warren-dns-{}", self.link.name),
+            ruleset: Ruleset::OnlyTunnelDns {
+                tun: self.link.name.clone(),
+                mark: self.mark,
+                servers: self.plan.servers.clone(),
+            },
+        })
     }
 
     fn captive(&self, destination: IpNet, table: u32) -> Change {
         if self.blocks(destination.addr().is_ipv6()) {
             Change::Refusal(Refusal { destination, table })
         } else {
-            self.through_tunnel(destination, table)
+            self.through_tunnel(destination, table, None)
         }
     }
 
-    fn resolvers(&self, exclusive: bool) -> Result<Change, HostError> {
+    fn resolvers(&self, exclusive: bool) -> Result<Option<Change>, HostError> {
         let settings = &self.plan.lease.dns;
         if dns::resolvectl().is_some() {
             let dns = LinkDns::new(&self.link.name, settings, exclusive);
-            return Ok(Change::LinkDns { link: self.link.clone(), dns });
+            return Ok(Some(Change::LinkDns { link: self.link.clone(), dns }));
+        }
+        if let Some(why) = dns::beyond_resolv_conf(settings) {
+            tracing::warn!("the tunnel's resolvers are not used: {why}");
+            return Ok(None);
         }
         let present = self.ledger.made().iter().find_map(|change| match change {
             Change::ResolvConf(file) => Some(file),
@@ -323,7 +387,14 @@ impl ClientHost {
             Some(file) => self.journal.names().replan(file, settings)?,
             None => self.journal.names().plan(settings)?,
         };
-        Ok(Change::ResolvConf(file))
+        Ok(Some(Change::ResolvConf(file)))
+    }
+}
+
+fn is_link_local(net: IpNet) -> bool {
+    match net.addr() {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local() || address.is_multicast(),
     }
 }
 

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use contract::DnsSettings;
+use contract::{DnsSettings, Dnssec};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -35,13 +35,31 @@ pub(crate) fn resolvectl() -> Option<PathBuf> {
 }
 
 /// The domains that are host names, so that they can neither break the file nor pass for options.
-pub(crate) fn valid_domains(settings: &DnsSettings) -> Vec<String> {
+pub(crate) fn valid_domains(domains: &[String]) -> Vec<String> {
     let (valid, invalid): (Vec<_>, Vec<_>) =
-        settings.search.iter().cloned().partition(|domain| is_host_name(domain));
+        domains.iter().cloned().partition(|domain| is_host_name(domain));
     for domain in invalid {
-        tracing::warn!(?domain, "the server's search domain is not a host name; left out");
+        tracing::warn!(?domain, "the server's domain is not a host name; left out");
     }
     valid
+}
+
+/// Why `/etc/resolv.conf` cannot say what the settings do. Half of it would send names to
+/// resolvers that have no business with them, or send them in the clear.
+pub(crate) fn beyond_resolv_conf(settings: &DnsSettings) -> Option<&'static str> {
+    if !settings.split.is_empty() {
+        return Some(
+            "they are for some domains only, which takes systemd-resolved; names in those domains \
+             are resolved as all others are",
+        );
+    }
+    if settings.tls.is_some() {
+        return Some("they are to be asked inside TLS, which takes systemd-resolved");
+    }
+    if settings.dnssec == Some(Dnssec::Yes) {
+        return Some("their answers must be signed, which takes systemd-resolved");
+    }
+    None
 }
 
 /// RFC 1123, 2.1, and the underscore that names in use have.
@@ -62,16 +80,48 @@ pub(crate) struct LinkDns {
     pub(crate) link: String,
     pub(crate) servers: Vec<IpAddr>,
     pub(crate) domains: Vec<String>,
+    /// As `resolvectl dnssec` calls it.
+    #[serde(default)]
+    pub(crate) dnssec: Option<String>,
+    /// Questions inside TLS only.
+    #[serde(default)]
+    pub(crate) tls: bool,
+    /// The name in the resolvers' certificate.
+    #[serde(default)]
+    pub(crate) sni: Option<String>,
 }
 
 impl LinkDns {
-    /// The settings of the interface; with `exclusive`, every name is resolved there.
+    /// The settings of the interface; with `exclusive`, every name is resolved there, unless the
+    /// settings name the domains that are.
     pub(crate) fn new(link: &str, settings: &DnsSettings, exclusive: bool) -> Self {
-        let mut domains = valid_domains(settings);
-        if exclusive || domains.is_empty() {
-            domains.push("~.".to_owned());
+        let mut domains = valid_domains(&settings.search);
+        if settings.split.is_empty() {
+            if exclusive || domains.is_empty() {
+                domains.push("~.".to_owned());
+            }
+        } else {
+            // The tilde: resolved there, and not completed with it.
+            domains
+                .extend(valid_domains(&settings.split).iter().map(|domain| format!("~{domain}")));
         }
-        Self { link: link.to_owned(), servers: settings.servers.clone(), domains }
+        let dnssec = settings.dnssec.map(|dnssec| match dnssec {
+            Dnssec::Yes => "yes".to_owned(),
+            Dnssec::Optional => "allow-downgrade".to_owned(),
+            Dnssec::No => "no".to_owned(),
+        });
+        Self {
+            link: link.to_owned(),
+            servers: settings.servers.clone(),
+            domains,
+            dnssec,
+            tls: settings.tls.is_some(),
+            sni: settings
+                .tls
+                .as_ref()
+                .and_then(|tls| tls.name.clone())
+                .filter(|it| is_host_name(it)),
+        }
     }
 
     /// Whether each word is a name or an address, as in everything that [`new`](Self::new) makes:
@@ -87,14 +137,32 @@ impl LinkDns {
     /// Tells systemd-resolved; all or nothing.
     pub(crate) fn make(&self) -> Result<(), HostError> {
         let program = resolvectl().ok_or_else(|| HostError::Resolvectl("not found".to_owned()))?;
-        let mut servers = vec!["dns".to_owned(), self.link.clone()];
-        servers.extend(self.servers.iter().map(ToString::to_string));
-        let mut domains = vec!["domain".to_owned(), self.link.clone()];
-        domains.extend(self.domains.iter().cloned());
-        run(&program, &servers).and_then(|()| run(&program, &domains)).inspect_err(|_| {
+        self.orders().iter().try_for_each(|order| run(&program, order)).inspect_err(|_| {
             // The first error is the one to report.
             let _ = run(&program, &["revert".to_owned(), self.link.clone()]);
         })
+    }
+
+    /// The arguments of `resolvectl`, one call after the other.
+    fn orders(&self) -> Vec<Vec<String>> {
+        let order = |verb: &str, values: Vec<String>| {
+            let mut words = vec![verb.to_owned(), self.link.clone()];
+            words.extend(values);
+            words
+        };
+        let server = |server: &IpAddr| match &self.sni {
+            Some(name) => format!("{server}#{name}"),
+            None => server.to_string(),
+        };
+        let mut orders = vec![
+            order("dns", self.servers.iter().map(server).collect()),
+            order("domain", self.domains.clone()),
+        ];
+        if self.tls {
+            orders.insert(0, order("dnsovertls", vec!["yes".to_owned()]));
+        }
+        orders.extend(self.dnssec.iter().map(|dnssec| order("dnssec", vec![dnssec.clone()])));
+        orders
     }
 
     /// Makes systemd-resolved forget the interface's settings.
@@ -279,7 +347,7 @@ fn neighbour(path: &Path) -> PathBuf {
 /// Our file: the tunnel's resolvers and domains, and what else the former one said.
 fn content(settings: &DnsSettings, former: &str) -> String {
     let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-    let mut search = valid_domains(settings);
+    let mut search = valid_domains(&settings.search);
     let mut servers: Vec<_> =
         settings.servers.iter().map(|server| format!("nameserver {server}")).collect();
     let mut options = Vec::new();

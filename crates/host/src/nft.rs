@@ -64,13 +64,18 @@ const NFT_META_MARK: u32 = 3;
 const NFT_META_IIFNAME: u32 = 6;
 const NFT_META_OIFNAME: u32 = 7;
 const NFT_META_NFPROTO: u32 = 15;
+const NFT_META_L4PROTO: u32 = 16;
 const NFT_CT_STATE: u32 = 0;
 const NFT_CT_MARK: u32 = 3;
 const NFT_CMP_EQ: u32 = 0;
 const NFT_CMP_NEQ: u32 = 1;
 const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
+const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
 const CT_ESTABLISHED: u32 = 1 << 1;
 const CT_RELATED: u32 = 1 << 2;
+const DNS_PORT: u16 = 53;
+/// RFC 7858; and RFC 9250, for QUIC.
+const DNS_OVER_TLS_PORT: u16 = 853;
 /// Interface names are compared in registers of this size (`IFNAMSIZ`).
 const NAME_LEN: usize = 16;
 
@@ -95,6 +100,14 @@ pub(crate) enum Ruleset {
     /// Answers to marked datagrams bear the mark too, so that a strict reverse path filter finds
     /// the way they came; and nobody outside the tunnel speaks to the tunnel's addresses.
     Client { tun: String, mark: u32, addresses: Vec<IpAddr> },
+    /// Nobody but the tunnel itself asks a resolver past the tunnel.
+    OnlyTunnelDns {
+        tun: String,
+        /// What the tunnel's own datagrams bear, if anything.
+        mark: Option<u32>,
+        /// Where they go.
+        servers: Vec<IpAddr>,
+    },
 }
 
 impl Ruleset {
@@ -109,6 +122,7 @@ impl Ruleset {
                 server_chains(tun, &pools, *masquerade, *guard4, *guard6)
             }
             Self::Client { tun, mark, addresses } => client_chains(tun, *mark, addresses),
+            Self::OnlyTunnelDns { tun, mark, servers } => resolver_chains(tun, *mark, servers),
         };
         for chain in &chains {
             batch.push(chain.message(table));
@@ -292,11 +306,42 @@ fn client_chains(tun: &str, mark: u32, addresses: &[IpAddr]) -> Vec<Chain> {
     ]
 }
 
+fn resolver_chains(tun: &str, mark: Option<u32>, servers: &[IpAddr]) -> Vec<Chain> {
+    let rules = || {
+        let mut rules = vec![
+            Rule::new().oifname(NFT_CMP_EQ, tun).verdict(NF_ACCEPT),
+            Rule::new().oifname(NFT_CMP_EQ, "lo").verdict(NF_ACCEPT),
+        ];
+        match mark {
+            Some(mark) => rules.push(Rule::new().packet_marked(mark).verdict(NF_ACCEPT)),
+            // A server may well be on the port of DNS.
+            None => rules.extend(
+                servers.iter().map(|&at| Rule::new().destination_is(at).verdict(NF_ACCEPT)),
+            ),
+        }
+        for port in [DNS_PORT, DNS_OVER_TLS_PORT] {
+            rules.push(Rule::new().destination_port(libc::IPPROTO_UDP, port).verdict(NF_DROP));
+            rules.push(Rule::new().destination_port(libc::IPPROTO_TCP, port).verdict(NF_DROP));
+        }
+        rules
+    };
+    [("output", Hook::Output), ("forward", Hook::Forward)]
+        .map(|(name, hook)| Chain {
+            name,
+            kind: "filter",
+            hook,
+            priority: libc::NF_IP_PRI_FILTER,
+            rules: rules(),
+        })
+        .into()
+}
+
 /// Where a chain hangs (`NF_INET_*`).
 #[derive(Clone, Copy, Debug)]
 enum Hook {
     Prerouting = 0,
     Forward = 2,
+    Output = 3,
     Postrouting = 4,
 }
 
@@ -392,6 +437,15 @@ impl Rule {
         self.load_address(address, offset).compare(NFT_CMP_EQ, &octets(address))
     }
 
+    /// Goes to this port of UDP or TCP.
+    fn destination_port(self, protocol: i32, port: u16) -> Self {
+        let protocol = u8::try_from(protocol).expect("numbers of IP protocols are bytes");
+        self.load_meta(NFT_META_L4PROTO)
+            .compare(NFT_CMP_EQ, &[protocol])
+            .load_payload(NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2)
+            .compare(NFT_CMP_EQ, &port.to_be_bytes())
+    }
+
     fn packet_marked(self, mark: u32) -> Self {
         self.load_meta(NFT_META_MARK).compare(NFT_CMP_EQ, &mark.to_ne_bytes())
     }
@@ -460,16 +514,20 @@ impl Rule {
 
     /// Loads the address at `offset` of the IP header, of packets of the family of `like` only.
     fn load_address(self, like: IpAddr, offset: u32) -> Self {
+        let (family, len) = if like.is_ipv6() { (NFPROTO_IPV6, 16) } else { (NFPROTO_IPV4, 4) };
+        self.family(family).load_payload(NFT_PAYLOAD_NETWORK_HEADER, offset, len)
+    }
+
+    fn load_payload(self, base: u32, offset: u32, len: u32) -> Self {
         const NFTA_PAYLOAD_DREG: u16 = 1;
         const NFTA_PAYLOAD_BASE: u16 = 2;
         const NFTA_PAYLOAD_OFFSET: u16 = 3;
         const NFTA_PAYLOAD_LEN: u16 = 4;
-        let (family, len) = if like.is_ipv6() { (NFPROTO_IPV6, 16) } else { (NFPROTO_IPV4, 4) };
-        self.family(family).expression(
+        self.expression(
             "payload",
             &Attributes::new()
                 .be32(NFTA_PAYLOAD_DREG, NFT_REG_1)
-                .be32(NFTA_PAYLOAD_BASE, NFT_PAYLOAD_NETWORK_HEADER)
+                .be32(NFTA_PAYLOAD_BASE, base)
                 .be32(NFTA_PAYLOAD_OFFSET, offset)
                 .be32(NFTA_PAYLOAD_LEN, len),
         )

@@ -364,6 +364,7 @@ impl State {
             block4: self.settings.block4,
             block6: self.settings.block6,
             mtu,
+            ..Lease::default()
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::key_method::KeyRecord;
 use crate::packet::{ControlBody, KeyId, Opcode};
 use crate::peer_info::PeerInfo;
 use crate::profile::Profile;
+use crate::pull::{Pull, Update};
 use crate::push::{Messages, Pushed};
 use crate::reliable::Receiver;
 use crate::static_key::StaticKey;
@@ -67,12 +68,20 @@ pub fn messages(data: &[u8]) {
     }
     let mut messages = Messages::default();
     messages.push(data);
-    let mut pushed = Pushed::default();
+    let pull = Pull::default();
+    let mut pushed = Pushed::new(&pull);
+    let mut update = Update::new(&[]);
     while let Some(message) = messages.next() {
         assert!(message.chars().all(|c| c.is_ascii_graphic() || c == ' '));
-        pushed.read(&message);
+        pushed.read(&message, &pull);
+        let _ = update.read(&message);
     }
-    pushed.finish();
+    pushed.finish(&pull);
+    let mut updated = Pushed::new(&pull);
+    for option in update.finish() {
+        updated.obey(&option);
+    }
+    updated.finish(&pull);
 }
 
 /// The order and number of control messages.

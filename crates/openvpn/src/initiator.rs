@@ -14,6 +14,7 @@ use crate::key_method::KeyRecord;
 use crate::keys::KeySource;
 use crate::packet::{ControlSid, KeyId, Opcode};
 use crate::peer_info::{option, options_string, our_peer_info, printable};
+use crate::pull::{Judgement, Pull, Update, UpdateError};
 use crate::push::{Agreement, Pushed};
 use crate::session::{Birth, Core, Session, Timing, own_record};
 use crate::tls::{Tls, TlsFailure};
@@ -54,6 +55,10 @@ pub struct InitiatorConfig {
     pub ping: Duration,
     /// Until the server pushes its own.
     pub ping_restart: Duration,
+    /// A server that falls silent is not called again.
+    pub exits_on_silence: bool,
+    /// What the profile asks of the host, and what it lets the server ask.
+    pub pull: Pull,
     /// Offer nothing that versions before 2.6 do not know: keys by the PRF, goodbye in the data
     /// channel, renegotiations wrapped with the shared key.
     pub is_before_2_6: bool,
@@ -73,6 +78,12 @@ pub(crate) struct Initiator {
     ours: Option<(KeyId, KeySource)>,
     /// Takes the password's place once the server has pushed it.
     token: Option<Secret>,
+    /// The pushed options in force.
+    options: Vec<String>,
+    /// A change to them that is not complete, or not asked for yet.
+    update: Option<Update>,
+    /// The question about an update that the host has not answered.
+    updating: Option<AskId>,
 }
 
 #[derive(Debug)]
@@ -103,32 +114,46 @@ impl Session {
         port: PortId,
         seed: [u8; 32],
     ) -> Self {
-        let mut random = SeededRandom::new(seed);
-        let core = Core::new(
-            now,
-            Birth {
-                side: Side::Initiator,
-                port,
-                path,
-                sid: random_sid(&mut random),
-                peer_sid: None,
-                protection: Arc::clone(&config.protection),
-                client_key: None,
-                proven: None,
-                stamp: Stamp { time: config.started_at, id: first_id(&config) },
-                random,
-                digest: config.digest,
-                timing: Timing {
-                    handshake: config.handshake,
-                    renegotiate: config.renegotiate,
-                    ping: config.ping,
-                    ping_restart: config.ping_restart,
-                },
-            },
-        );
-        let role = Initiator { config, stage: Stage::AwaitRecord, ours: None, token: None };
+        let core = core(now, &config, path, port, seed);
+        let role = Initiator {
+            config,
+            stage: Stage::AwaitRecord,
+            ours: None,
+            token: None,
+            options: Vec::new(),
+            update: None,
+            updating: None,
+        };
         Self::initiator_with(core, role)
     }
+}
+
+/// What an initiator begins with.
+fn core(now: Instant, config: &InitiatorConfig, path: Path, port: PortId, seed: [u8; 32]) -> Core {
+    let mut random = SeededRandom::new(seed);
+    Core::new(
+        now,
+        Birth {
+            side: Side::Initiator,
+            port,
+            path,
+            sid: random_sid(&mut random),
+            peer_sid: None,
+            protection: Arc::clone(&config.protection),
+            client_key: None,
+            proven: None,
+            stamp: Stamp { time: config.started_at, id: first_id(config) },
+            random,
+            digest: config.digest,
+            timing: Timing {
+                handshake: config.handshake,
+                renegotiate: config.renegotiate,
+                ping: config.ping,
+                ping_restart: config.ping_restart,
+                exits_on_silence: config.exits_on_silence,
+            },
+        },
+    )
 }
 
 /// The replay counter before the first packet.
@@ -136,6 +161,17 @@ fn first_id(config: &InitiatorConfig) -> u32 {
     match &*config.protection {
         Protection::TlsCryptV2(_) if !config.is_before_2_6 => Stamp::EARLY,
         _ => 0,
+    }
+}
+
+/// Keep-alives as the server wants them.
+fn set_timing(core: &mut Core, pushed: &Pushed) {
+    if let Some(seconds) = pushed.ping.filter(|seconds| *seconds > 0) {
+        core.timing.ping = Duration::from_secs(seconds.min(MAX_PING));
+    }
+    if let Some(seconds) = pushed.ping_restart.filter(|seconds| *seconds > 0) {
+        core.timing.ping_restart = Duration::from_secs(seconds.min(MAX_PING));
+        core.timing.exits_on_silence = pushed.exits_on_silence;
     }
 }
 
@@ -203,7 +239,7 @@ impl Initiator {
                 self.stage = Stage::AwaitPush(Box::new(AwaitPush {
                     theirs: record.source,
                     announced,
-                    pushed: Pushed::default(),
+                    pushed: Pushed::new(&self.config.pull),
                     messages: 0,
                     ask_again: now + PUSH_REQUEST_EVERY,
                 }));
@@ -233,6 +269,7 @@ impl Initiator {
         let (word, rest) = message.split_once(',').unwrap_or((message, ""));
         match word {
             "PUSH_REPLY" => self.on_push(core, now, rest),
+            "PUSH_UPDATE" => self.on_update(core, rest),
             "AUTH_FAILED" => {
                 let reason = rest.rsplit_once(':').map_or(rest, |(_, reason)| reason);
                 if !reason.is_empty() {
@@ -271,13 +308,17 @@ impl Initiator {
         let Stage::AwaitPush(wait) = &mut self.stage else {
             // After a renegotiation, only to renew the token.
             let mut pushed = Pushed::default();
-            pushed.read(options);
+            pushed.read(options, &self.config.pull);
             if let Some(token) = pushed.auth_token {
                 self.token = Some(Secret::new(token));
             }
             return Ok(());
         };
-        wait.pushed.read(options);
+        wait.pushed.read(options, &self.config.pull);
+        if let Some(option) = &wait.pushed.rejected {
+            core.event(Event::Remark(format!("pull-filter rejects what is pushed: {option}")));
+            return Err(Fatal::ProtocolViolation("the server pushes what the profile rejects"));
+        }
         wait.messages += 1;
         if wait.messages > MAX_PUSH_MESSAGES {
             return Err(Fatal::ProtocolViolation("a push without end"));
@@ -285,7 +326,7 @@ impl Initiator {
         if wait.pushed.continues {
             return Ok(());
         }
-        wait.pushed.finish();
+        wait.pushed.finish(&self.config.pull);
         let pushed = std::mem::take(&mut wait.pushed);
         let (theirs, announced) = (wait.theirs.clone(), wait.announced);
         for remark in &pushed.remarks {
@@ -307,18 +348,67 @@ impl Initiator {
             dynamic: pushed.dynamic,
             cc_exit: pushed.cc_exit,
         });
-        if let Some(seconds) = pushed.ping.filter(|seconds| *seconds > 0) {
-            core.timing.ping = Duration::from_secs(seconds.min(MAX_PING));
-        }
-        if let Some(seconds) = pushed.ping_restart.filter(|seconds| *seconds > 0) {
-            core.timing.ping_restart = Duration::from_secs(seconds.min(MAX_PING));
-        }
+        set_timing(core, &pushed);
+        self.options.clone_from(&pushed.options);
         self.token = pushed.auth_token.as_ref().map(|token| Secret::new(token.as_str()));
         let (_, ours) =
             self.ours.take().ok_or(Fatal::ProtocolViolation("a push before the keys"))?;
         core.install(now, KeyId::FIRST, &ours, &theirs)?;
         let ask = core.ask(Ask::Configure(pushed.lease));
         self.stage = Stage::AwaitConfigured { ask };
+        Ok(())
+    }
+
+    /// The server changes what it pushed: the host follows, and the tunnel stays.
+    fn on_update(&mut self, core: &mut Core, options: &str) -> Result<(), Fatal> {
+        if !matches!(self.stage, Stage::Established) || self.updating.is_some() {
+            // The server that talks into its own push, or does not wait, can say it again.
+            core.event(Event::Remark("a PUSH_UPDATE at the wrong time is passed over".to_owned()));
+            return Ok(());
+        }
+        let pull = &self.config.pull;
+        let mut obeyed = Vec::new();
+        for entry in options.split(',').take(512) {
+            match pull.judge(entry.trim_start_matches(['-', '?'])) {
+                Judgement::Obey => obeyed.push(entry),
+                Judgement::PassOver => {}
+                Judgement::Leave => {
+                    return Err(Fatal::ProtocolViolation(
+                        "the server pushes what the profile rejects",
+                    ));
+                }
+            }
+        }
+        let mut update = self.update.take().unwrap_or_else(|| Update::new(&self.options));
+        match update.read(&obeyed.join(",")) {
+            Ok(true) => {}
+            Ok(false) => {
+                self.update = Some(update);
+                return Ok(());
+            }
+            Err(UpdateError::TooMuch) => {
+                return Err(Fatal::ProtocolViolation("a push without end"));
+            }
+            Err(UpdateError::Fixed(name)) => {
+                // A new connection gets it from the beginning.
+                core.event(Event::Remark(format!(
+                    "the server changes {}, which takes a new connection",
+                    printable(&name, 40)
+                )));
+                return Err(Fatal::Finished(TerminateCause::NasError));
+            }
+        }
+        let mut pushed = Pushed::new(pull);
+        for option in update.finish() {
+            pushed.obey(&option);
+        }
+        pushed.finish(pull);
+        for remark in &pushed.remarks {
+            core.event(Event::Remark(remark.clone()));
+        }
+        set_timing(core, &pushed);
+        self.options = pushed.options;
+        self.updating = Some(core.ask(Ask::Configure(pushed.lease)));
         Ok(())
     }
 
@@ -329,6 +419,15 @@ impl Initiator {
         ask: AskId,
         answer: Answer,
     ) -> Result<(), Fatal> {
+        if let (Some(_), Answer::Configured(result)) =
+            (self.updating.take_if(|ours| *ours == ask), &answer)
+        {
+            if result.is_err() {
+                let what = "the host could not follow the server's change: it is as it was";
+                core.event(Event::Remark(what.to_owned()));
+            }
+            return Ok(());
+        }
         match (&self.stage, answer) {
             (Stage::AwaitConfigured { ask: ours }, Answer::Configured(result)) if *ours == ask => {
                 result.map_err(|()| Fatal::Local("the host's network could not be set up"))?;
@@ -357,3 +456,6 @@ impl Initiator {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

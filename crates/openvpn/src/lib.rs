@@ -29,6 +29,7 @@ pub mod management;
 mod packet;
 mod peer_info;
 mod profile;
+mod pull;
 mod push;
 mod reliable;
 mod responder;
@@ -50,6 +51,7 @@ pub use profile::{
     DIRECTIVES, Directive, Family, Login, Profile, ProfileError, ReadFile, Remote, Standing,
     directives_page,
 };
+pub use pull::{FilterAction, Pull, check_option};
 pub use responder::{AuthMode, ResponderConfig};
 pub use session::Session;
 pub use static_key::{BadStaticKey, STATIC_KEY_LEN, StaticKey};

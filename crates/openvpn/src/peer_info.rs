@@ -17,6 +17,7 @@ pub(crate) mod proto {
     pub(crate) const AUTH_FAIL_TEMP: u32 = 1 << 8;
     pub(crate) const DYN_TLS_CRYPT: u32 = 1 << 9;
     pub(crate) const DNS_OPTION_V2: u32 = 1 << 11;
+    pub(crate) const PUSH_UPDATE: u32 = 1 << 12;
 }
 
 /// A client's `peer_info`, read once.
@@ -117,7 +118,8 @@ pub(crate) fn our_peer_info(config: &InitiatorConfig) -> String {
             | proto::CC_EXIT_NOTIFY
             | proto::AUTH_FAIL_TEMP
             | proto::DYN_TLS_CRYPT
-            | proto::DNS_OPTION_V2;
+            | proto::DNS_OPTION_V2
+            | proto::PUSH_UPDATE;
     }
     let (version, mtu) = (config.version, config.mtu);
     let list = config.ciphers.iter().map(|cipher| cipher.name()).collect::<Vec<_>>().join(":");

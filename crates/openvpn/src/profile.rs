@@ -6,6 +6,7 @@
 
 mod directive;
 mod lines;
+mod pull;
 mod table;
 
 use std::collections::HashMap;
@@ -14,11 +15,11 @@ use std::time::Duration;
 
 use contract::Secret;
 use crypto::digest::Hash;
-use ipnet::IpNet;
 use pki::NameRule;
 
 use crate::cipher::Cipher;
 use crate::client_key::ClientKey;
+use crate::pull::Pull;
 use crate::static_key::StaticKey;
 use crate::wrap::Protection;
 
@@ -82,10 +83,10 @@ pub struct Profile {
     pub retry_max: Option<u32>,
     /// `server-poll-timeout` or `connect-timeout`: how long one server is given to answer.
     pub server_timeout: Duration,
-    /// Routes that the profile itself asks for.
-    pub routes: Vec<IpNet>,
-    /// `redirect-gateway` in the profile: IPv4, IPv6.
-    pub redirect: (bool, bool),
+    /// `ping-exit`: a server that falls silent is not called again.
+    pub exits_on_silence: bool,
+    /// What the profile itself asks of the host, and what it lets the server ask.
+    pub pull: Pull,
     /// What was ignored, in words.
     pub notes: Vec<String>,
 }
@@ -204,8 +205,8 @@ pub(crate) struct Draft {
     retry: (Duration, Duration),
     retry_max: Option<u32>,
     server_timeout: Duration,
-    routes: Vec<IpNet>,
-    redirect: (bool, bool),
+    exits_on_silence: bool,
+    pull: Pull,
     ignorable: Vec<String>,
     notes: Vec<String>,
     /// The `<connection>` block that is open.
@@ -273,8 +274,8 @@ impl Default for Draft {
             retry: (Duration::from_secs(1), Duration::from_secs(300)),
             retry_max: None,
             server_timeout: Duration::from_secs(30),
-            routes: Vec::new(),
-            redirect: (false, false),
+            exits_on_silence: false,
+            pull: Pull::default(),
             ignorable: Vec::new(),
             notes: Vec::new(),
             block: None,
@@ -368,8 +369,8 @@ impl Draft {
             retry: self.retry,
             retry_max: self.retry_max,
             server_timeout: self.server_timeout,
-            routes: self.routes,
-            redirect: self.redirect,
+            exits_on_silence: self.exits_on_silence,
+            pull: self.pull,
             notes: self.notes,
         })
     }

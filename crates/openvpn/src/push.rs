@@ -1,18 +1,22 @@
 //! Control messages: text inside TLS. What a server pushes, written and read.
 
 use std::fmt::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::Ipv4Addr;
 
-use contract::Lease;
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use contract::{Dnssec, Lease};
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::cipher::Cipher;
 use crate::peer_info::{PeerInfo, printable, proto};
+use crate::profile::words;
+use crate::pull::{HostOptions, Judgement, Outcome, Pull};
 
 /// What fits into one PUSH_REPLY (PUSH_BUNDLE_SIZE, less the room for the continuation word).
 const MAX_PUSH: usize = 1024 - 32;
 /// The longest control message that is looked at.
 const MAX_MESSAGE: usize = 8192;
+
+const NEEDS_SECONDS: &str = "needs a number of seconds";
 
 /// What was agreed for the data channel.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -27,9 +31,10 @@ pub(crate) struct Agreement {
     pub(crate) cc_exit: bool,
 }
 
-/// Writes the PUSH_REPLY messages for a client.
+/// Writes the PUSH_REPLY messages for a client; `extra` are options of the configuration.
 pub(crate) fn push_reply(
     lease: &Lease,
+    extra: &[String],
     agreement: &Agreement,
     client: &PeerInfo,
     ping: u64,
@@ -49,36 +54,8 @@ pub(crate) fn push_reply(
         let gateway = lease.gateway6.unwrap_or(address);
         options.push(format!("ifconfig-ipv6 {address}/{prefix} {gateway}"));
     }
-    for route in &lease.routes {
-        options.push(match route {
-            IpNet::V4(net) => format!("route {} {}", net.network(), net.netmask()),
-            IpNet::V6(net) => format!("route-ipv6 {net}"),
-        });
-    }
-    if lease.redirect4 {
-        let ipv6 = if lease.redirect6 { " ipv6" } else { "" };
-        options.push(format!("redirect-gateway def1{ipv6}"));
-    }
-    if lease.block6 {
-        options.push("block-ipv6".to_owned());
-    }
-    for server in &lease.dns.servers {
-        options.push(format!(
-            "dhcp-option {} {server}",
-            if server.is_ipv4() { "DNS" } else { "DNS6" }
-        ));
-    }
-    for domain in &lease.dns.search {
-        options.push(format!("dhcp-option DOMAIN {domain}"));
-    }
-    if client.has(proto::DNS_OPTION_V2) && !lease.dns.servers.is_empty() {
-        let servers =
-            lease.dns.servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-        options.push(format!("dns server 0 address {servers}"));
-        if !lease.dns.search.is_empty() {
-            options.push(format!("dns search-domains {}", lease.dns.search.join(" ")));
-        }
-    }
+    push_network(lease, client, &mut options);
+    options.extend(extra.iter().cloned());
     if let Some(peer) = agreement.peer_id {
         options.push(format!("peer-id {peer}"));
     }
@@ -101,6 +78,82 @@ pub(crate) fn push_reply(
         options.push(format!("tun-mtu {}", lease.mtu));
     }
     bundle(&options)
+}
+
+/// Routes, resolvers and limits.
+fn push_network(lease: &Lease, client: &PeerInfo, options: &mut Vec<String>) {
+    for route in &lease.routes {
+        let metric = lease.metrics.get(route).map(|metric| format!(" vpn_gateway {metric}"));
+        let metric = metric.unwrap_or_default();
+        options.push(match route {
+            IpNet::V4(net) => format!("route {} {}{metric}", net.network(), net.netmask()),
+            IpNet::V6(net) => {
+                format!("route-ipv6 {net}{}", metric.replace("vpn_gateway", "default"))
+            }
+        });
+    }
+    for route in &lease.excluded {
+        options.push(match route {
+            IpNet::V4(net) => format!("route {} {} net_gateway", net.network(), net.netmask()),
+            IpNet::V6(net) => format!("route-ipv6 {net} net_gateway"),
+        });
+    }
+    if lease.redirect4 || lease.redirect6 {
+        let ipv4 = if lease.redirect4 { "" } else { " !ipv4" };
+        let ipv6 = if lease.redirect6 { " ipv6" } else { "" };
+        let local = if lease.block_local { " block-local" } else { "" };
+        options.push(format!("redirect-gateway def1{ipv4}{ipv6}{local}"));
+    }
+    if lease.block6 {
+        options.push("block-ipv6".to_owned());
+    }
+    if lease.block_dns {
+        options.push("block-outside-dns".to_owned());
+    }
+    push_dns(lease, client, options);
+    if let Some(limit) = lease.limits.session {
+        options.push(format!("session-timeout {}", limit.as_secs()));
+    }
+    if let Some(limit) = lease.limits.idle {
+        let bytes = lease.limits.idle_bytes;
+        let bytes = if bytes > 0 { format!(" {bytes}") } else { String::new() };
+        options.push(format!("inactive {}{bytes}", limit.as_secs()));
+    }
+}
+
+/// Resolvers, in the words of old clients and, for those that know them, in the new ones.
+fn push_dns(lease: &Lease, client: &PeerInfo, options: &mut Vec<String>) {
+    let dns = &lease.dns;
+    for server in &dns.servers {
+        options.push(format!(
+            "dhcp-option {} {server}",
+            if server.is_ipv4() { "DNS" } else { "DNS6" }
+        ));
+    }
+    for domain in &dns.search {
+        options.push(format!("dhcp-option DOMAIN {domain}"));
+    }
+    if !client.has(proto::DNS_OPTION_V2) || dns.servers.is_empty() {
+        return;
+    }
+    let servers = dns.servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    options.push(format!("dns server 0 address {servers}"));
+    if !dns.split.is_empty() {
+        options.push(format!("dns server 0 resolve-domains {}", dns.split.join(" ")));
+    }
+    match dns.dnssec {
+        Some(Dnssec::Yes) => options.push("dns server 0 dnssec yes".to_owned()),
+        Some(Dnssec::Optional) => options.push("dns server 0 dnssec optional".to_owned()),
+        Some(Dnssec::No) => options.push("dns server 0 dnssec no".to_owned()),
+        None => {}
+    }
+    if let Some(tls) = &dns.tls {
+        options.push("dns server 0 transport DoT".to_owned());
+        options.extend(tls.name.iter().map(|name| format!("dns server 0 sni {name}")));
+    }
+    if !dns.search.is_empty() {
+        options.push(format!("dns search-domains {}", dns.search.join(" ")));
+    }
 }
 
 /// Packs options into messages; all but a lone one say whether more will follow.
@@ -142,106 +195,84 @@ pub(crate) struct Pushed {
     pub(crate) cc_exit: bool,
     pub(crate) ping: Option<u64>,
     pub(crate) ping_restart: Option<u64>,
+    /// A server that falls silent is not called again.
+    pub(crate) exits_on_silence: bool,
     /// A token that takes the password's place.
     pub(crate) auth_token: Option<String>,
     /// Options that were understood only in part or not at all.
     pub(crate) remarks: Vec<String>,
     /// Another message follows.
     pub(crate) continues: bool,
-    ifconfig: Option<(Ipv4Addr, Ipv4Addr)>,
-    is_subnet: bool,
+    /// The profile leaves a server that pushes this (`pull-filter reject`).
+    pub(crate) rejected: Option<String>,
+    /// The options that were obeyed, for an update to begin with.
+    pub(crate) options: Vec<String>,
+    host: HostOptions,
 }
 
 impl Pushed {
+    /// What the profile itself asks for.
+    pub(crate) fn new(pull: &Pull) -> Self {
+        Self { host: pull.host_options(), ..Self::default() }
+    }
+
     /// Takes in the options of one PUSH_REPLY (without the first word).
-    pub(crate) fn read(&mut self, options: &str) {
+    pub(crate) fn read(&mut self, options: &str, pull: &Pull) {
         self.continues = false;
         for option in options.split(',').filter(|option| !option.is_empty()).take(512) {
-            if self.option(option).is_none() {
-                self.remarks
-                    .push(format!("ignored what the server pushed: {}", printable(option, 80)));
+            match pull.judge(option) {
+                Judgement::Obey => self.obey(option),
+                Judgement::PassOver => self
+                    .remarks
+                    .push(format!("passed over, as the profile says: {}", printable(option, 80))),
+                Judgement::Leave => {
+                    self.rejected.get_or_insert_with(|| printable(option, 80));
+                }
+            }
+        }
+    }
+
+    /// Obeys one option, and remembers it.
+    pub(crate) fn obey(&mut self, option: &str) {
+        let outcome = match words(option) {
+            Ok(words) => self.option(&words.iter().map(String::as_str).collect::<Vec<_>>()),
+            Err(_) => Outcome::Bad("has an open quote"),
+        };
+        let option = printable(option, 80);
+        match outcome {
+            Outcome::Done => self.options.push(option),
+            Outcome::Noted(why) => {
+                self.remarks.push(format!("{option}: {why}"));
+                self.options.push(option);
+            }
+            Outcome::Bad(why) => {
+                self.remarks.push(format!("ignored what the server pushed: {option}: it {why}"));
+            }
+            Outcome::Unknown => {
+                self.remarks.push(format!("ignored what the server pushed: {option}"));
             }
         }
     }
 
     /// Completes the lease once the last message is there.
-    pub(crate) fn finish(&mut self) {
-        if let Some((address, second)) = self.ifconfig {
-            let prefix = if self.is_subnet {
-                ipnet::ipv4_mask_to_prefix(second).unwrap_or(32)
-            } else {
-                // Point to point: the second word is the peer; with net30 both share a /30.
-                let pair = Ipv4Net::new(address, 30).ok().filter(|net| net.contains(&second));
-                if pair.is_some() { 30 } else { 32 }
-            };
-            if !self.is_subnet && prefix == 32 {
-                self.lease.routes.push(Ipv4Net::from(second).into());
-            }
-            self.lease.ipv4 = Some((address, prefix));
-        }
-        if self.lease.mtu == 0 {
-            self.lease.mtu = 1500;
+    pub(crate) fn finish(&mut self, pull: &Pull) {
+        self.lease = self.host.lease(pull, &mut self.remarks);
+    }
+
+    fn option(&mut self, words: &[&str]) -> Outcome {
+        match self.protocol_option(words) {
+            Some(outcome) => outcome,
+            None => self.host.option(words),
         }
     }
 
-    fn option(&mut self, option: &str) -> Option<()> {
-        let words = option.split_ascii_whitespace().collect::<Vec<_>>();
-        match words.as_slice() {
-            ["topology", kind] => self.is_subnet = *kind == "subnet",
-            ["route-gateway", gateway] => self.lease.gateway4 = Some(gateway.parse().ok()?),
-            ["ifconfig", address, second] => {
-                self.ifconfig = Some((address.parse().ok()?, second.parse().ok()?));
-            }
-            ["ifconfig-ipv6", address, rest @ ..] => {
-                let (address, prefix) = address.split_once('/').unwrap_or((address, "64"));
-                let (address, prefix): (Ipv6Addr, u8) =
-                    (address.parse().ok()?, prefix.parse().ok()?);
-                self.lease.ipv6 = (prefix <= 128).then_some((address, prefix));
-                self.lease.gateway6 = rest.first().and_then(|gateway| gateway.parse().ok());
-            }
-            ["route", network, rest @ ..] => {
-                let network: Ipv4Addr = network.parse().ok()?;
-                let prefix = match rest.first() {
-                    None | Some(&"default") => 32,
-                    Some(mask) => ipnet::ipv4_mask_to_prefix(mask.parse().ok()?).ok()?,
-                };
-                let net = IpNet::V4(Ipv4Net::new(network, prefix).ok()?.trunc());
-                if rest.get(1) == Some(&"net_gateway") {
-                    self.lease.excluded.push(net);
-                } else {
-                    self.lease.routes.push(net);
-                }
-            }
-            ["route-ipv6", network, ..] => {
-                self.lease.routes.push(IpNet::V6(network.parse::<Ipv6Net>().ok()?.trunc()));
-            }
-            ["redirect-gateway", flags @ ..] => {
-                self.lease.redirect4 |= !flags.contains(&"!ipv4");
-                self.lease.redirect6 |= flags.contains(&"ipv6");
-            }
-            ["block-ipv6"] => self.lease.block6 = true,
-            ["dhcp-option", "DNS" | "DNS6", server] => self.add_dns(server.parse().ok()?),
-            ["dhcp-option", "DOMAIN" | "DOMAIN-SEARCH" | "ADAPTER_DOMAIN_SUFFIX", domain] => {
-                self.add_domain(domain)?;
-            }
-            ["dns", "server", _, "address", servers @ ..] => {
-                for server in servers {
-                    self.add_dns(server.parse().ok()?);
-                }
-            }
-            ["dns", "search-domains", domains @ ..] => {
-                for domain in domains {
-                    self.add_domain(domain)?;
-                }
-            }
-            ["dns", "server", _, "resolve-domains", domains @ ..] => {
-                for domain in domains {
-                    self.add_domain(domain)?;
-                }
-            }
-            ["peer-id", id] => {
-                self.peer_id = Some(id.parse().ok().filter(|id| *id <= 0x00ff_ffff)?)
-            }
+    /// Options of the protocol; `None` for those of the host.
+    fn protocol_option(&mut self, words: &[&str]) -> Option<Outcome> {
+        match words {
+            ["peer-id", id] => match id.parse().ok().filter(|id| *id <= 0x00ff_ffff) {
+                Some(id) => self.peer_id = Some(id),
+                None => return Some(Outcome::Bad("needs a number of 24 bits")),
+            },
             ["cipher", name] => self.cipher = Some((*name).to_owned()),
             ["key-derivation", "tls-ekm"] => self.export = true,
             ["protocol-flags", flags @ ..] => {
@@ -250,15 +281,21 @@ impl Pushed {
                         "cc-exit" => self.cc_exit = true,
                         "tls-ekm" => self.export = true,
                         "dyn-tls-crypt" => self.dynamic = true,
-                        _ => return None,
+                        _ => return Some(Outcome::Unknown),
                     }
                 }
             }
-            ["tun-mtu", mtu] => {
-                self.lease.mtu = mtu.parse().ok().filter(|mtu| (576..=9200).contains(mtu))?;
-            }
-            ["ping", seconds] => self.ping = Some(seconds.parse().ok()?),
-            ["ping-restart", seconds] => self.ping_restart = Some(seconds.parse().ok()?),
+            ["ping", seconds] => match seconds.parse() {
+                Ok(seconds) => self.ping = Some(seconds),
+                Err(_) => return Some(Outcome::Bad(NEEDS_SECONDS)),
+            },
+            [name @ ("ping-restart" | "ping-exit"), seconds] => match seconds.parse() {
+                Ok(seconds) => {
+                    self.ping_restart = Some(seconds);
+                    self.exits_on_silence = *name == "ping-exit";
+                }
+                Err(_) => return Some(Outcome::Bad(NEEDS_SECONDS)),
+            },
             ["auth-token", token] => self.auth_token = Some((*token).to_owned()),
             ["push-continuation", "2"] => self.continues = true,
             // Without meaning here: the address never changes hands, and we always say goodbye.
@@ -270,40 +307,15 @@ impl Pushed {
                 | "ping-timer-rem"
                 | "persist-key"
                 | "persist-tun"
-                | "block-outside-dns"
                 | "echo"
                 | "sndbuf"
                 | "rcvbuf"
-                | "topology"
                 | "comp-noadapt",
                 ..,
             ] => {}
-            ["comp-lzo", "no"] => return None,
             _ => return None,
         }
-        Some(())
-    }
-
-    fn add_dns(&mut self, server: IpAddr) {
-        if !self.lease.dns.servers.contains(&server) && self.lease.dns.servers.len() < 16 {
-            self.lease.dns.servers.push(server);
-        }
-    }
-
-    fn add_domain(&mut self, domain: &str) -> Option<()> {
-        let is_name = !domain.is_empty()
-            && domain.len() <= 253
-            && !domain.starts_with('-')
-            && domain.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
-        if !is_name {
-            return None;
-        }
-        if !self.lease.dns.search.iter().any(|known| known == domain)
-            && self.lease.dns.search.len() < 32
-        {
-            self.lease.dns.search.push(domain.to_owned());
-        }
-        Some(())
+        Some(Outcome::Done)
     }
 }
 
@@ -334,8 +346,11 @@ impl Messages {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use contract::{DnsSettings, SessionLimits};
+
     use super::*;
-    use contract::DnsSettings;
 
     fn lease() -> Lease {
         Lease {
@@ -346,13 +361,25 @@ mod tests {
             dns: DnsSettings {
                 servers: vec!["9.9.9.9".parse().unwrap()],
                 search: vec!["home.example".to_owned()],
+                split: vec!["corp.example".to_owned()],
+                dnssec: Some(Dnssec::Optional),
+                tls: None,
             },
             routes: vec!["192.168.7.0/24".parse().unwrap(), "fd01::/48".parse().unwrap()],
-            excluded: Vec::new(),
+            metrics: [("192.168.7.0/24".parse().unwrap(), 7), ("fd01::/48".parse().unwrap(), 9)]
+                .into(),
+            excluded: vec!["192.168.9.0/24".parse().unwrap()],
             redirect4: true,
             redirect6: true,
             block4: false,
             block6: true,
+            block_local: true,
+            block_dns: true,
+            limits: SessionLimits {
+                session: Some(Duration::from_secs(3600)),
+                idle: Some(Duration::from_secs(300)),
+                idle_bytes: 1000,
+            },
             mtu: 1420,
         }
     }
@@ -370,9 +397,9 @@ mod tests {
     fn read(messages: &[String]) -> Pushed {
         let mut pushed = Pushed::default();
         for message in messages {
-            pushed.read(message.strip_prefix("PUSH_REPLY,").unwrap());
+            pushed.read(message.strip_prefix("PUSH_REPLY,").unwrap(), &Pull::default());
         }
-        pushed.finish();
+        pushed.finish(&Pull::default());
         pushed
     }
 
@@ -380,7 +407,7 @@ mod tests {
     fn a_lease_survives_the_push() {
         let client = PeerInfo::parse("IV_PROTO=3038\nIV_NCP=2\nIV_MTU=1600\n");
 
-        let pushed = read(&push_reply(&lease(), &agreement(), &client, 10, 60));
+        let pushed = read(&push_reply(&lease(), &[], &agreement(), &client, 10, 60));
 
         assert_eq!(pushed.lease, lease());
         assert_eq!(pushed.remarks, [""; 0]);
@@ -395,9 +422,10 @@ mod tests {
     #[test]
     fn many_routes_travel_in_several_messages() {
         let mut lease = lease();
+        lease.metrics.clear();
         lease.routes = (0..200).map(|n| format!("10.{n}.0.0/16").parse().unwrap()).collect();
 
-        let messages = push_reply(&lease, &agreement(), &PeerInfo::default(), 10, 60);
+        let messages = push_reply(&lease, &[], &agreement(), &PeerInfo::default(), 10, 60);
 
         assert!(messages.len() > 3);
         assert!(messages.iter().all(|message| message.len() <= 1024));
@@ -410,6 +438,7 @@ mod tests {
     fn an_old_client_is_not_told_what_it_would_choke_on() {
         let reply = push_reply(
             &lease(),
+            &[],
             &Agreement {
                 peer_id: None,
                 export: false,
@@ -429,13 +458,13 @@ mod tests {
     #[test]
     fn point_to_point_addresses_are_understood() {
         let mut net30 = Pushed::default();
-        net30.read("ifconfig 10.8.0.6 10.8.0.5,route 10.8.0.1");
-        net30.finish();
+        net30.read("ifconfig 10.8.0.6 10.8.0.5,route 10.8.0.1", &Pull::default());
+        net30.finish(&Pull::default());
         assert_eq!(net30.lease.ipv4, Some((Ipv4Addr::new(10, 8, 0, 6), 30)));
 
         let mut p2p = Pushed::default();
-        p2p.read("topology p2p,ifconfig 10.8.0.6 10.9.0.1");
-        p2p.finish();
+        p2p.read("topology p2p,ifconfig 10.8.0.6 10.9.0.1", &Pull::default());
+        p2p.finish(&Pull::default());
         assert_eq!(p2p.lease.ipv4, Some((Ipv4Addr::new(10, 8, 0, 6), 32)));
         assert_eq!(p2p.lease.routes, ["10.9.0.1/32".parse::<IpNet>().unwrap()]);
     }
@@ -445,8 +474,9 @@ mod tests {
         let mut pushed = Pushed::default();
         pushed.read(
             "up /bin/sh,dhcp-option DOMAIN $(reboot),route 10.0.0.0 255.0.255.0,peer-id 99999999",
+            &Pull::default(),
         );
-        pushed.finish();
+        pushed.finish(&Pull::default());
 
         assert_eq!(pushed.remarks.len(), 4, "{:?}", pushed.remarks);
         assert_eq!(pushed.lease, Lease { mtu: 1500, ..Lease::default() });

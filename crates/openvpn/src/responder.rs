@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use contract::{
     Answer, Ask, AskId, AttachRequest, AuthVerdict, Credentials, DenyReason, Event, Fatal, Grant,
-    Layer, Lease, NoLease, TerminateCause,
+    Layer, Lease, NoLease, SessionLimits, TerminateCause,
 };
 use crypto::digest::Hash;
 use rustls::ServerConfig;
@@ -81,6 +81,10 @@ pub struct ResponderConfig {
     pub renegotiate: Option<Duration>,
     /// How long a handshake may take.
     pub handshake: Duration,
+    /// Options for every client, besides those of its network ([`check_option`]).
+    ///
+    /// [`check_option`]: crate::check_option
+    pub push: Vec<String>,
     /// More sessions than this are refused.
     pub max_sessions: usize,
     /// Replies per second to first packets; more are dropped.
@@ -96,6 +100,7 @@ impl ResponderConfig {
             renegotiate: self.renegotiate,
             ping: self.ping,
             ping_restart: self.ping_restart * 2,
+            exits_on_silence: false,
         }
     }
 }
@@ -131,6 +136,8 @@ enum Step {
 struct Member {
     user: String,
     lease: Lease,
+    /// Options for this client besides those of the lease.
+    options: Vec<String>,
     pushed: Option<Instant>,
 }
 
@@ -320,13 +327,20 @@ impl Responder {
         key_id: KeyId,
         record: &KeyRecord,
         grant: &Grant,
-        lease: Lease,
+        mut lease: Lease,
     ) -> Result<(), Fatal> {
+        lease.limits = SessionLimits {
+            session: grant.session_limit,
+            idle: grant.idle_limit,
+            ..SessionLimits::default()
+        };
+        let options = [&self.config.push, &grant.openvpn_options].into_iter().flatten().cloned();
+        let options = options.collect();
         let source = KeySource::random(&mut core.random);
         core.install(now, key_id, &source, &record.source)?;
         core.switch(now);
         self.send_record(core, key_id, &source);
-        self.member = Some(Member { user: grant.user.clone(), lease, pushed: None });
+        self.member = Some(Member { user: grant.user.clone(), lease, options, pushed: None });
         core.event(Event::Up(core.facts(format!("OpenVPN {}", self.client.software))));
         if self.push_requested || self.client.has(proto::REQUEST_PUSH) {
             self.push(core, now);
@@ -351,7 +365,8 @@ impl Responder {
         }
         member.pushed = Some(now);
         let (ping, restart) = (self.config.ping.as_secs(), self.config.ping_restart.as_secs());
-        for message in push_reply(&member.lease, &agreement, &self.client, ping, restart) {
+        let (lease, options) = (&member.lease, &member.options);
+        for message in push_reply(lease, options, &agreement, &self.client, ping, restart) {
             core.send_message(&message);
         }
     }

@@ -65,6 +65,8 @@ pub(crate) struct Timing {
     pub(crate) renegotiate: Option<Duration>,
     pub(crate) ping: Duration,
     pub(crate) ping_restart: Duration,
+    /// Silence is the end, and not a reason to connect again.
+    pub(crate) exits_on_silence: bool,
 }
 
 /// One session; the [`Engine`] of this crate.
@@ -663,6 +665,8 @@ impl Session {
             Farewell::Shutdown => TerminateCause::AdminReboot,
             Farewell::Kicked | Farewell::Revoked => TerminateCause::AdminReset,
             Farewell::Replaced => TerminateCause::LostCarrier,
+            Farewell::SessionOver => TerminateCause::SessionTimeout,
+            Farewell::Idle => TerminateCause::IdleTimeout,
         };
         if let Some((until, _)) = &mut self.core.closing
             && farewell != Farewell::Replaced
@@ -679,6 +683,17 @@ impl Session {
                 self.core.close(
                     now,
                     "AUTH_FAILED,SESSION: access was withdrawn",
+                    Fatal::Finished(cause),
+                );
+            }
+            // A client that hears HALT does not come back by itself.
+            (Role::Responder(_), Farewell::SessionOver) => {
+                self.core.close(now, "HALT,the session was long enough", Fatal::Finished(cause));
+            }
+            (Role::Responder(_), Farewell::Idle) => {
+                self.core.close(
+                    now,
+                    "HALT,the session was idle for too long",
                     Fatal::Finished(cause),
                 );
             }
@@ -747,7 +762,10 @@ impl Session {
         alive.check_at = now + core.timing.ping;
         let heard = alive.heard.max(core.last_control);
         if now.saturating_duration_since(heard) >= core.timing.ping_restart {
-            return Err(Fatal::PeerGone);
+            return Err(match core.timing.exits_on_silence {
+                true => Fatal::Denied("the server fell silent, and the profile says to end then"),
+                false => Fatal::PeerGone,
+            });
         }
         if is_quiet {
             core.send_in_tunnel(&PING);

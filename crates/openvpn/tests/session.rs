@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::{Setup, WORLD, is_up, packet, static_key};
 use contract::{
-    Command, DenyReason, Event, Exit, Farewell, Fatal, Secret, TerminateCause, TunnelKey,
+    Command, DenyReason, Event, Exit, Farewell, Fatal, Grant, Secret, TerminateCause, TunnelKey,
 };
 use crypto::digest::Hash;
 use openvpn::{AuthMode, Cipher, Opcode, Protection};
@@ -288,6 +288,8 @@ fn a_server_that_stops_tells_its_clients() {
         (Farewell::Shutdown, Fatal::Finished(TerminateCause::AdminReboot)),
         (Farewell::Kicked, Fatal::Finished(TerminateCause::AdminReboot)),
         (Farewell::Revoked, Fatal::Denied("the server refused the login (AUTH_FAILED)")),
+        (Farewell::SessionOver, Fatal::Denied("the server ended the session (HALT)")),
+        (Farewell::Idle, Fatal::Denied("the server ended the session (HALT)")),
     ] {
         let mut pair = Setup::default().connected().with_link(Link::lossy(4, 30));
 
@@ -464,4 +466,44 @@ fn a_client_from_before_2_6_has_keys_by_the_prf_and_says_goodbye_in_the_tunnel()
     pair.run(Duration::from_secs(1));
 
     assert_eq!(pair.right.ended[0].1.fatal, Some(Fatal::Finished(TerminateCause::UserRequest)));
+}
+
+#[test]
+fn a_client_gets_what_is_pushed_to_all_and_what_is_its_users_own() {
+    let setup = Setup {
+        push: vec!["route 10.1.0.0 255.255.0.0 vpn_gateway 7".to_owned()],
+        grant: Grant {
+            user: "ann".to_owned(),
+            openvpn_options: vec!["dns server 0 resolve-domains corp.example".to_owned()],
+            session_limit: Some(Duration::from_secs(3600)),
+            idle_limit: Some(Duration::from_secs(300)),
+            ..Grant::default()
+        },
+        ..Setup::default()
+    };
+
+    let _pair = setup.connected();
+
+    let configured = setup.configured.lock().unwrap();
+    let [lease] = configured.as_slice() else { panic!("{configured:?}") };
+    let net = "10.1.0.0/16".parse().unwrap();
+    assert_eq!((lease.routes.as_slice(), lease.metrics.get(&net)), (&[net][..], Some(&7)));
+    assert_eq!(lease.dns.split, [""; 0], "there is no resolver for the domain");
+    assert_eq!(lease.limits.session, Some(Duration::from_secs(3600)));
+    assert_eq!(lease.limits.idle, Some(Duration::from_secs(300)));
+}
+
+#[test]
+fn a_client_that_is_to_end_on_silence_does_not_come_back() {
+    for (option, expected) in [
+        ("ping-exit 30", Fatal::Denied("the server fell silent, and the profile says to end then")),
+        ("ping-restart 30", Fatal::PeerGone),
+    ] {
+        let setup = Setup { push: vec![option.to_owned()], ..Setup::default() };
+        let mut pair = setup.connected().with_link(Link::lossy(1, 100));
+
+        pair.run(Duration::from_secs(60));
+
+        assert_eq!(pair.left.driven.fatal, Some(expected), "{option}");
+    }
 }

@@ -22,6 +22,7 @@ use tracing::{debug, info, warn};
 use crate::clock;
 use crate::door;
 use crate::driver::sleep_until;
+use crate::limits::Watch;
 use crate::pump::{Carried, Effect, Pump};
 use crate::workers::{WorkerEvent, WorkerOp, Workers, WorkersConfig};
 
@@ -71,8 +72,18 @@ pub enum ClientEvent {
         /// The TUN device.
         device: String,
     },
+    /// The server changed what it gave.
+    Changed {
+        /// What we have now.
+        lease: Box<Lease>,
+    },
     /// They do not any more; another attempt follows.
     Disconnected {
+        /// Why.
+        reason: String,
+    },
+    /// They do not any more, and that is the end.
+    Over {
         /// Why.
         reason: String,
     },
@@ -135,6 +146,8 @@ pub fn repair_clients(clients: &std::path::Path, keeper: Option<&Keeper>) {
 enum Ending {
     /// We were told to stop.
     Told,
+    /// It was up for as long as it should be.
+    Over(String),
     /// The server refused; trying again would not help.
     Refused(String),
     /// It came up, and went down for this reason.
@@ -241,6 +254,10 @@ impl Client {
                     let ending = self.attempt(address, stop, events).await?;
                     match ending {
                         Ending::Told => return Ok(()),
+                        Ending::Over(reason) => {
+                            let _ = events.send(ClientEvent::Over { reason });
+                            return Ok(());
+                        }
                         Ending::Refused(why) => return Err(ClientFailure(why)),
                         Ending::Lost(why) => {
                             let _ = events.send(ClientEvent::Disconnected { reason: why.clone() });
@@ -350,7 +367,9 @@ impl Client {
             give_up: now + self.profile.server_timeout,
             up: false,
             ending: None,
+            over: None,
             lease: None,
+            watch: None,
         };
         connection.pump.feed(now, Input::Command(Command::Connect));
         let ending = self.drive(&mut connection, stop, events).await;
@@ -375,13 +394,18 @@ impl Client {
             if carried == Carried::All
                 && let Some(fatal) = connection.pump.fatal()
             {
-                return Ok(if told { Ending::Told } else { connection.ending(fatal) });
+                return Ok(match connection.over {
+                    _ if told => Ending::Told,
+                    Some(why) => Ending::Over(why.to_owned()),
+                    None => connection.ending(fatal),
+                });
             }
             let deadline = connection.pump.deadline();
             // A server that answers is given the time that its handshake takes.
             let is_silent = !connection.up && !connection.pump.engine().has_answer();
             let give_up = is_silent.then_some(connection.give_up);
-            let deadline = deadline.into_iter().chain(give_up).min();
+            let watch = connection.watch.as_ref().and_then(Watch::deadline);
+            let deadline = deadline.into_iter().chain(give_up).chain(watch).min();
             let epoch = match carried {
                 Carried::All => None,
                 Carried::Until(epoch) => Some(epoch),
@@ -403,6 +427,8 @@ impl Client {
                         connection.ending = Some("the server does not answer".to_owned());
                         continue;
                     }
+                    let carried = self.workers.counters(connection.port);
+                    connection.look(now, carried.rx_bytes + carried.tx_bytes);
                     connection.pump.feed(now, Input::Tick);
                 }
             }
@@ -424,8 +450,17 @@ impl Client {
                 match effect {
                     Effect::Ask(ask, Ask::Configure(lease)) => {
                         let configured = self.configure(connection, lease).await;
-                        if let Err(error) = &configured {
-                            connection.ending = Some(error.to_string());
+                        match &configured {
+                            Ok(()) => {
+                                let carried = self.workers.counters(connection.port);
+                                connection.begin(carried.rx_bytes + carried.tx_bytes);
+                                if connection.up {
+                                    let lease = Box::new(connection.lease());
+                                    let _ = events.send(ClientEvent::Changed { lease });
+                                }
+                            }
+                            Err(error) if connection.up => warn!("{error}"),
+                            Err(error) => connection.ending = Some(error.to_string()),
                         }
                         let answer = Answer::Configured(configured.map_err(|_| ()));
                         connection.pump.feed(Instant::now(), Input::Answer { ask, answer });
@@ -454,16 +489,9 @@ impl Client {
     async fn configure(
         &mut self,
         connection: &mut Connection,
-        mut lease: Lease,
+        lease: Lease,
     ) -> Result<(), ClientFailure> {
-        for route in &self.profile.routes {
-            if !lease.routes.contains(route) {
-                lease.routes.push(*route);
-            }
-        }
-        lease.redirect4 |= self.profile.redirect.0;
-        lease.redirect6 |= self.profile.redirect.1;
-        connection.lease = Some(lease.clone());
+        let former = connection.lease.replace(lease.clone());
         let plug =
             Plug { port: connection.port, prefixes: Vec::new(), mtu: lease.mtu, layer: Layer::Ip };
         let epoch = self.workers.submit(vec![WorkerOp::Fabric(FabricOp::Plug(plug))]);
@@ -489,6 +517,9 @@ impl Client {
         });
         let (host, result) = changed.await.map_err(|error| cannot("the host's network")(&error))?;
         self.host.0 = host;
+        if result.is_err() && former.is_some() {
+            connection.lease = former;
+        }
         result.map_err(|error| ClientFailure(error.to_string()))
     }
 }
@@ -503,12 +534,32 @@ struct Connection {
     up: bool,
     /// The best words for what may end it.
     ending: Option<String>,
+    /// Why it ends for good though all is well.
+    over: Option<&'static str>,
     lease: Option<Lease>,
+    watch: Option<Watch>,
 }
 
 impl Connection {
     fn lease(&self) -> Lease {
         self.lease.clone().unwrap_or_default()
+    }
+
+    /// The limits of the lease hold from now on.
+    fn begin(&mut self, carried: u64) {
+        let limits = self.lease.as_ref().map(|lease| lease.limits).unwrap_or_default();
+        self.watch = Some(Watch::new(Instant::now(), limits, carried));
+    }
+
+    /// Ends it if a limit is reached.
+    fn look(&mut self, now: Instant, carried: u64) {
+        let farewell = self.watch.as_mut().and_then(|watch| watch.look(now, carried));
+        self.over = match farewell {
+            Some(Farewell::Idle) => Some("nothing was sent or received (inactive)"),
+            Some(_) => Some("its time is over (session-timeout)"),
+            None => return,
+        };
+        self.pump.feed(now, Input::Command(Command::Disconnect(Farewell::Shutdown)));
     }
 
     fn hear(&mut self, event: WorkerEvent) {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use contract::{
     Acceptor, Answer, Arrival, Ask, AskId, AuthContext, AuthVerdict, Authenticator, Carrier,
     Command, Discard, Event, FabricOp, Farewell, Input, Lease, Network, Path, PortId, Route,
-    SessionFacts, SessionId, SocketId, StreamId, Via,
+    SessionFacts, SessionId, SessionLimits, SocketId, StreamId, Via,
 };
 use hub::HubNetwork;
 use tokio::sync::{mpsc, oneshot};
@@ -18,6 +18,7 @@ use tracing::{debug, info, warn};
 
 use crate::clock;
 use crate::front::Lobby;
+use crate::limits::Watch;
 use crate::news::{Newsroom, SessionNews};
 use crate::pump::{Carried, Effect, Pump};
 use crate::workers::{WorkerEvent, WorkerOp, Workers};
@@ -205,6 +206,8 @@ struct Running<E> {
     device: String,
     certificate: Option<String>,
     lease: Option<Lease>,
+    limits: SessionLimits,
+    watch: Option<Watch>,
     up: Option<(u64, SessionFacts)>,
     deadline: Option<Instant>,
     waits_for: Option<u64>,
@@ -466,6 +469,8 @@ where
                 device: String::new(),
                 certificate: None,
                 lease: None,
+                limits: SessionLimits::default(),
+                watch: None,
                 up: None,
                 deadline: None,
                 waits_for: None,
@@ -479,6 +484,8 @@ where
             && let Answer::Authenticated(AuthVerdict::Grant(grant)) = &answer
         {
             running.user.clone_from(&grant.user);
+            let (session, idle) = (grant.session_limit, grant.idle_limit);
+            running.limits = SessionLimits { session, idle, ..SessionLimits::default() };
             if grant.device.is_some() {
                 running.certificate.clone_from(&grant.device);
             }
@@ -491,10 +498,14 @@ where
         let later = self.deadlines.split_off(&(now, SessionId(u64::MAX)));
         // Each once, whatever it says of its next deadline: others wait for their turn, too.
         for (_, session) in std::mem::replace(&mut self.deadlines, later) {
-            if let Some(running) = self.sessions.get_mut(&session) {
-                running.deadline = None;
+            let Some(running) = self.sessions.get_mut(&session) else { continue };
+            running.deadline = None;
+            let carried = self.services.workers.counters(running.port);
+            let carried = carried.rx_bytes + carried.tx_bytes;
+            match running.watch.as_mut().and_then(|watch| watch.look(now, carried)) {
+                Some(farewell) => self.feed(session, Input::Command(Command::Disconnect(farewell))),
+                None => self.feed(session, Input::Tick),
             }
-            self.feed(session, Input::Tick);
         }
     }
 
@@ -526,7 +537,8 @@ where
             let mut effects = Vec::new();
             let carried =
                 running.pump.carry_out(&self.services.workers, |effect| effects.push(effect));
-            let deadline = running.pump.deadline();
+            let watch = running.watch.as_ref().and_then(Watch::deadline);
+            let deadline = running.pump.deadline().into_iter().chain(watch).min();
             if deadline != running.deadline {
                 if let Some(at) = running.deadline {
                     self.deadlines.remove(&(at, session));
@@ -634,6 +646,9 @@ where
                 running.up = Some((clock::now(), facts));
                 let info = running.info(door, session);
                 self.services.news.tell(|| info.map(|info| SessionNews::Up(info.into())));
+                let carried = self.services.workers.counters(running.port);
+                let carried = carried.rx_bytes + carried.tx_bytes;
+                running.watch = Some(Watch::new(Instant::now(), running.limits, carried));
             }
             Event::Down { reason, cause } if running.up.is_some() || !user.is_empty() => {
                 info!(door, id, %user, %remote, ?cause, reason, "session ended");

@@ -18,6 +18,7 @@ mod door;
 mod driver;
 mod front;
 mod leases;
+mod limits;
 mod news;
 mod pump;
 mod server;

@@ -682,7 +682,11 @@ fn network_settings(config: &Config, ipv6: Option<Ipv6Net>) -> NetworkSettings {
         name: network.name.clone(),
         ipv4: network.ipv4,
         ipv6,
-        dns: DnsSettings { servers: network.dns.clone(), search: network.search.clone() },
+        dns: DnsSettings {
+            servers: network.dns.clone(),
+            search: network.search.clone(),
+            ..DnsSettings::default()
+        },
         routes: network.routes.clone(),
         excluded: Vec::new(),
         redirect4: network.redirect_gateway && network.ipv4.is_some(),

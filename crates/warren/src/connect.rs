@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use backends::StateDir;
+use contract::Lease;
 use host::Keeper;
 use mgmt::types::Password;
 use shell::{Client, ClientConfig, ClientEvent, repair_clients};
@@ -160,17 +161,25 @@ fn read_beside(folder: &Path, name: &str) -> Result<Vec<u8>, String> {
 
 /// Tells the person at the terminal, and the service manager, how it stands.
 fn report(event: &ClientEvent) {
+    let own = |lease: &Lease| {
+        let ipv4 = lease.ipv4.map(|(address, _)| address.to_string());
+        let ipv6 = lease.ipv6.map(|(address, _)| address.to_string());
+        [ipv4, ipv6].into_iter().flatten().collect::<Vec<_>>().join(" and ")
+    };
     let line = match event {
         ClientEvent::Connected { remote, lease, facts, device } => {
-            let ipv4 = lease.ipv4.map(|(address, _)| address.to_string());
-            let ipv6 = lease.ipv6.map(|(address, _)| address.to_string());
-            let own = [ipv4, ipv6].into_iter().flatten().collect::<Vec<_>>().join(" and ");
             tell_ready();
             format!(
-                "connected to {remote} as {own} on {device} ({}, {})",
-                facts.cipher, facts.control
+                "connected to {remote} as {} on {device} ({}, {})",
+                own(lease),
+                facts.cipher,
+                facts.control
             )
         }
+        ClientEvent::Changed { lease } => {
+            format!("the server changed its network; here as {}", own(lease))
+        }
+        ClientEvent::Over { reason } => format!("over: {reason}"),
         ClientEvent::Disconnected { reason } => format!("disconnected: {reason}"),
     };
     if let Err(error) = print(&line) {

@@ -345,7 +345,7 @@ fn another_lease_brings_other_resolvers_and_the_end_the_first_ones() {
         std::fs::write("/etc/resolv.conf", "nameserver 192.0.2.53\n").unwrap();
         let resolved_by = |server: &str| {
             let servers = vec![server.parse().unwrap()];
-            Lease { dns: DnsSettings { servers, search: Vec::new() }, ..lease() }
+            Lease { dns: DnsSettings { servers, ..DnsSettings::default() }, ..lease() }
         };
         let plan = ClientPlan { set_dns: true, ..plan(resolved_by("10.8.0.1"), None) };
 
@@ -368,7 +368,7 @@ fn resolvers_that_another_program_set_meanwhile_come_back() {
         let theirs = "nameserver 192.0.2.54\noptions edns0\n";
         let resolved_by = |server: &str| {
             let servers = vec![server.parse().unwrap()];
-            Lease { dns: DnsSettings { servers, search: Vec::new() }, ..lease() }
+            Lease { dns: DnsSettings { servers, ..DnsSettings::default() }, ..lease() }
         };
         let plan = ClientPlan { set_dns: true, ..plan(resolved_by("10.8.0.1"), None) };
         let mut host = ClientHost::apply(&lab.journal(), plan.clone()).unwrap();
@@ -433,4 +433,84 @@ fn a_prefix_length_that_cannot_be_is_refused() {
 fn marks_tell_tunnels_apart() {
     assert_ne!(mark_for(3), mark_for(4));
     assert_ne!(mark_for(0), 0);
+}
+
+#[test]
+fn a_route_has_the_metric_that_it_was_given() {
+    Lab::run(|lab| {
+        world(&lab);
+        let before = lab.snapshot();
+        let metrics =
+            [("172.16.0.0/12".parse().unwrap(), 77), ("fd00:16::/48".parse().unwrap(), 88)];
+        let lease = Lease { metrics: metrics.into(), ..lease() };
+
+        let host = ClientHost::apply(&lab.journal(), plan(lease, None)).unwrap();
+
+        assert!(sh("ip route show 172.16.0.0/12").contains("metric 77"));
+        assert!(sh("ip -6 route show fd00:16::/48").contains("metric 88"));
+        assert_eq!(host.undo(), Vec::<String>::new());
+        lab.snapshot().assert_same(&before);
+    });
+}
+
+#[test]
+fn block_local_takes_the_lan_away_and_leaves_the_tunnel_its_way() {
+    Lab::run(|lab| {
+        let mark = mark_for(world(&lab));
+        let before = lab.snapshot();
+        let lease = Lease { block_local: true, ..redirecting() };
+
+        let host = ClientHost::apply(&lab.journal(), plan(lease.clone(), Some(mark))).unwrap();
+        assert_eq!(way("192.0.2.77", None), "warren0", "a neighbour");
+        assert_eq!(way("fd00:2::77", None), "warren0");
+        assert_eq!(way("8.8.8.8", None), "warren0");
+        assert_eq!(way("198.51.100.9", Some(mark)), "wan0 via 192.0.2.1");
+        assert_eq!(way("fd00:51::9", Some(mark)), "wan0 via fd00:2::1");
+        assert_eq!(way("203.0.113.200", None), "wan0 via 192.0.2.1", "excluded");
+        assert_eq!(host.undo(), Vec::<String>::new());
+        lab.snapshot().assert_same(&before);
+
+        let host = ClientHost::apply(&lab.journal(), plan(lease, None)).unwrap();
+        assert_eq!(way("192.0.2.77", None), "warren0", "a neighbour");
+        assert_eq!(way("192.0.2.200", None), "warren0", "in the other half");
+        assert_eq!(way("fd00:2::77", None), "warren0");
+        assert_eq!(way("192.0.2.1", None), "wan0", "the gateway");
+        assert_eq!(way("198.51.100.9", None), "wan0 via 192.0.2.1");
+        assert_eq!(way("203.0.113.200", None), "wan0 via 192.0.2.1", "excluded");
+        assert_eq!(host.undo(), Vec::<String>::new());
+        lab.snapshot().assert_same(&before);
+    });
+}
+
+#[test]
+fn questions_for_names_leave_through_the_tunnel_or_not_at_all() {
+    use std::io::Write as _;
+    use std::net::{TcpStream, UdpSocket};
+
+    Lab::run(|lab| {
+        let mark = mark_for(world(&lab));
+        let before = lab.snapshot();
+        let lease = Lease { block_dns: true, ..lease() };
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let ask = |to: &str| socket.send_to(b"?", to).map_err(|error| error.kind());
+        let refused = Err(std::io::ErrorKind::PermissionDenied);
+
+        for mark in [Some(mark), None] {
+            let host = ClientHost::apply(&lab.journal(), plan(lease.clone(), mark)).unwrap();
+            for resolver in ["192.0.2.1:53", "192.0.2.1:853"] {
+                assert_eq!(ask(resolver), refused, "{resolver}");
+            }
+            let timeout = Duration::from_millis(200);
+            let stream = TcpStream::connect_timeout(&"192.0.2.1:53".parse().unwrap(), timeout);
+            assert!(stream.and_then(|mut stream| stream.write(b"?")).is_err());
+            assert_eq!(ask("10.8.0.1:53"), Ok(1), "through the tunnel");
+            assert_eq!(ask("127.0.0.1:53"), Ok(1), "a resolver of this host's own");
+            assert_eq!(ask("192.0.2.1:54"), Ok(1), "something else");
+            let to_server = ask("198.51.100.9:53");
+            assert_eq!(to_server.is_ok(), mark.is_none(), "the tunnel itself, known by address");
+            assert_eq!(host.undo(), Vec::<String>::new());
+            assert_eq!(ask("192.0.2.1:53"), Ok(1));
+        }
+        lab.snapshot().assert_same(&before);
+    });
 }

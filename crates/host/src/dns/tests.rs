@@ -10,6 +10,7 @@ fn settings() -> DnsSettings {
     DnsSettings {
         servers: vec!["10.8.0.1".parse().unwrap(), "fd00:8::1".parse().unwrap()],
         search: vec!["corp.example".into()],
+        ..DnsSettings::default()
     }
 }
 
@@ -41,12 +42,9 @@ fn a_lease_with_search_domains_alone_keeps_the_resolvers() {
 #[test]
 fn a_search_domain_that_is_no_host_name_is_left_out() {
     let hostile = ["a b", "x\nnameserver 6.6.6.6", "-rf", "~.", "", "a..b", "ok.example", "_tcp.x"];
-    let settings = DnsSettings {
-        servers: Vec::new(),
-        search: hostile.iter().map(ToString::to_string).collect(),
-    };
+    let domains = hostile.map(str::to_owned);
 
-    assert_eq!(valid_domains(&settings), ["ok.example", "_tcp.x"]);
+    assert_eq!(valid_domains(&domains), ["ok.example", "_tcp.x"]);
 }
 
 #[test]
@@ -55,6 +53,41 @@ fn with_a_redirect_every_name_is_resolved_in_the_tunnel() {
 
     assert_eq!(domains(true), ["corp.example", "~."]);
     assert_eq!(domains(false), ["corp.example"]);
+}
+
+#[test]
+fn split_names_and_nothing_else_are_resolved_in_the_tunnel() {
+    let settings = DnsSettings { split: vec!["corp.example".into(), "a b".into()], ..settings() };
+
+    for exclusive in [false, true] {
+        let domains = LinkDns::new("warren0", &settings, exclusive).domains;
+        assert_eq!(domains, ["corp.example", "~corp.example"]);
+    }
+    assert!(beyond_resolv_conf(&settings).is_some_and(|why| why.contains("some domains only")));
+}
+
+#[test]
+fn resolved_is_told_of_tls_before_it_has_anybody_to_ask() {
+    let settings = DnsSettings {
+        servers: vec!["10.8.0.1".parse().unwrap()],
+        search: Vec::new(),
+        split: vec!["corp.example".into()],
+        dnssec: Some(Dnssec::Optional),
+        tls: Some(contract::DnsOverTls { name: Some("dns.corp.example".into()) }),
+    };
+
+    let orders = LinkDns::new("warren0", &settings, false).orders();
+
+    assert_eq!(
+        orders.iter().map(|order| order.join(" ")).collect::<Vec<_>>(),
+        [
+            "dnsovertls warren0 yes",
+            "dns warren0 10.8.0.1#dns.corp.example",
+            "domain warren0 ~corp.example",
+            "dnssec warren0 allow-downgrade",
+        ]
+    );
+    assert!(beyond_resolv_conf(&DnsSettings { split: Vec::new(), ..settings }).is_some());
 }
 
 #[test]
@@ -153,7 +186,10 @@ fn another_lease_keeps_the_first_original() {
         first.make().unwrap();
 
         let second = first
-            .with(&DnsSettings { servers: vec!["10.9.0.1".parse().unwrap()], search: Vec::new() })
+            .with(&DnsSettings {
+                servers: vec!["10.9.0.1".parse().unwrap()],
+                ..DnsSettings::default()
+            })
             .unwrap();
         second.make().unwrap();
         assert!(fs::read_to_string(path).unwrap().contains("10.9.0.1"));

@@ -39,7 +39,10 @@ fn change_everything(journal: &Journal) -> (ServerHost, ClientHost) {
         tun: "warren1".into(),
         lease: Lease {
             ipv4: Some(("10.8.0.2".parse().unwrap(), 24)),
-            dns: DnsSettings { servers: vec!["10.8.0.1".parse().unwrap()], search: Vec::new() },
+            dns: DnsSettings {
+                servers: vec!["10.8.0.1".parse().unwrap()],
+                ..DnsSettings::default()
+            },
             excluded: vec!["9.9.9.0/24".parse().unwrap()],
             redirect4: true,
             mtu: 1400,
@@ -211,7 +214,7 @@ fn the_last_change_is_undone_first() {
         world(&lab);
         let file = |server: &str| {
             let servers = vec![server.parse().unwrap()];
-            let settings = DnsSettings { servers, search: Vec::new() };
+            let settings = DnsSettings { servers, ..DnsSettings::default() };
             Change::ResolvConf(ResolvConf::plan(&settings).unwrap())
         };
         for killed in [false, true] {

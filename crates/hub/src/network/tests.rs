@@ -30,6 +30,7 @@ fn settings() -> NetworkSettings {
         dns: DnsSettings {
             servers: vec!["10.86.0.1".parse().unwrap()],
             search: vec!["office.example".into()],
+            ..DnsSettings::default()
         },
         routes: vec!["192.168.7.0/24".parse().unwrap()],
         excluded: Vec::new(),
@@ -91,6 +92,7 @@ fn a_lease_says_everything_a_member_is_told() {
             block4: false,
             block6: false,
             mtu: 1420,
+            ..Lease::default()
         }
     );
     let plug = network.plug(PortId(1)).unwrap();

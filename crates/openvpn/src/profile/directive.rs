@@ -1,16 +1,16 @@
 //! Every directive: what it does here, or why it does not.
 
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use contract::Secret;
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use pki::NameRule;
 
+use super::pull;
 use super::table::{self, Standing};
 use super::{Block, Draft, DraftRemote, Line, Login, ProfileError, Proto, ReadFile};
 use crate::cipher::{Cipher, digest_named};
 use crate::client_key::ClientKey;
+use crate::pull::IN_PROFILES;
 use crate::static_key::StaticKey;
 
 /// Obeys one line.
@@ -94,7 +94,10 @@ pub(super) fn apply(
         }
         "hand-window" => draft.handshake = seconds(line, 0, 5, 600)?,
         "ping" => draft.ping = seconds(line, 0, 1, 3600)?,
-        "ping-restart" | "ping-exit" => draft.ping_restart = silence(line, 0)?,
+        "ping-restart" | "ping-exit" => {
+            draft.ping_restart = silence(line, 0)?;
+            draft.exits_on_silence = name == "ping-exit";
+        }
         "keepalive" => {
             draft.ping = seconds(line, 0, 1, 3600)?;
             draft.ping_restart = silence(line, 1)?;
@@ -115,15 +118,8 @@ pub(super) fn apply(
         "server-poll-timeout" | "connect-timeout" => {
             draft.server_timeout = seconds(line, 0, 1, 3600)?
         }
-        "route" => draft.routes.push(route(line)?),
-        "route-ipv6" => {
-            let net = line.word(0).and_then(|word| word.parse::<Ipv6Net>().ok());
-            draft.routes.push(net.ok_or_else(|| line.error("needs PREFIX/LENGTH"))?.trunc().into());
-        }
-        "redirect-gateway" => {
-            draft.redirect.0 |= !line.words.iter().any(|word| word == "!ipv4");
-            draft.redirect.1 |= line.words.iter().any(|word| word == "ipv6");
-        }
+        "route-nopull" | "route-noexec" | "pull-filter" => pull::rule(draft, line)?,
+        _ if IN_PROFILES.contains(&name) => pull::option(draft, line)?,
         "ignore-unknown-option" => draft.ignorable.extend(line.words.iter().cloned()),
         "setenv" if line.word(0) == Some("opt") => return optional(draft, line, read),
         "setenv" => {}
@@ -325,21 +321,6 @@ fn unsupported_cipher(name: &str) -> String {
     format!(
         "{name:?} is not supported; AES-256-GCM, AES-128-GCM, CHACHA20-POLY1305, AES-256-CBC and AES-128-CBC are"
     )
-}
-
-fn route(line: &Line) -> Result<IpNet, ProfileError> {
-    let parsed = || {
-        let network: Ipv4Addr = line.word(0)?.parse().ok()?;
-        let prefix = match line.word(1) {
-            None | Some("default") => 32,
-            Some(mask) => ipnet::ipv4_mask_to_prefix(mask.parse().ok()?).ok()?,
-        };
-        Some(IpNet::V4(Ipv4Net::new(network, prefix).ok()?.trunc()))
-    };
-    match line.word(2) {
-        Some("net_gateway") => Err(line.error("routes around the tunnel are not supported")),
-        _ => parsed().ok_or_else(|| line.error("needs NETWORK [NETMASK], as addresses")),
-    }
 }
 
 fn direction(line: &Line, word: &str) -> Result<bool, ProfileError> {

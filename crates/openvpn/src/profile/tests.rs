@@ -1,4 +1,5 @@
 use super::*;
+use crate::pull::FilterAction;
 
 const GOOD: &str = "\
 client
@@ -186,4 +187,33 @@ fn silence_may_be_borne_for_ever() {
     let profile =
         parse(&format!("ping-restart 0\n{}", GOOD.replace("keepalive 5 30\n", ""))).unwrap();
     assert_eq!(profile.ping_restart.as_secs(), 86_400);
+}
+
+#[test]
+fn what_a_profile_asks_of_the_host_is_checked_line_by_line() {
+    let lines = "route 10.1.0.0 255.255.0.0 net_gateway\nroute 10.2.0.0 255.255.0.0 default 7\n\
+                 route-ipv6 fd01::/48 default 9\nredirect-gateway def1 bypass-dns !ipv4 ipv6\n\
+                 dhcp-option DOMAIN corp.example\ndns server 0 address 10.8.0.1\nblock-ipv6\n\
+                 block-outside-dns\ninactive 300 1000\nsession-timeout 7200\nroute-noexec\n\
+                 route-nopull\npull-filter ignore \"route 10.\"\nping-exit 50\n";
+
+    let profile = parse(&format!("{lines}{}", GOOD.replace("keepalive 5 30\n", ""))).unwrap();
+
+    assert_eq!(profile.pull.own.len(), 10);
+    assert!(profile.pull.refuses_routes && profile.pull.leaves_routes_alone);
+    assert_eq!(profile.pull.filters, [(FilterAction::Ignore, "route 10.".to_owned())]);
+    assert!(profile.exits_on_silence);
+    assert_eq!(profile.notes.len(), 1, "bypass-dns: {:?}", profile.notes);
+    for (line, expected) in [
+        ("redirect-gateway home", "1: redirect-gateway: has a flag that does not exist"),
+        ("dns server 0 transport TCP", "1: dns: server transport is plain, DoT or DoH"),
+        ("route vpn.example.org", "1: route: needs NETWORK"),
+        ("pull-filter drop route", "1: pull-filter: needs accept, ignore or reject"),
+        ("pull-filter ignore", "1: pull-filter: needs the text"),
+        ("inactive", "1: inactive: needs other words"),
+        ("dhcp-option DNS localhost", "1: dhcp-option: needs an IP address"),
+    ] {
+        let error = error_of(line);
+        assert!(error.starts_with(expected), "{line}: {error}");
+    }
 }

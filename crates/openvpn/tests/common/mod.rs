@@ -8,7 +8,7 @@
 )]
 
 use std::net::Ipv4Addr;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use contract::{
@@ -17,8 +17,8 @@ use contract::{
 };
 use crypto::digest::Hash;
 use openvpn::{
-    AuthMode, Cipher, ClientKeyRules, Door, InitiatorConfig, Protection, ResponderConfig, Session,
-    StaticKey,
+    AuthMode, Cipher, ClientKeyRules, Door, InitiatorConfig, Protection, Pull, ResponderConfig,
+    Session, StaticKey,
 };
 use pki::{ClientCertificate, ClientChainVerifier, ServerChainVerifier, ServerRules};
 use rcgen::{
@@ -103,8 +103,14 @@ pub struct Setup {
     pub client_renegotiate: Option<Duration>,
     pub max_sessions: usize,
     pub deny: Option<DenyReason>,
+    pub grant: Grant,
     pub is_before_2_6: bool,
     pub answer_delay: Duration,
+    /// Options that the server pushes.
+    pub push: Vec<String>,
+    /// What the client was told to make of its host.
+    pub configured: Arc<Mutex<Vec<Lease>>>,
+    pub exits_on_silence: bool,
 }
 
 impl Default for Setup {
@@ -125,8 +131,12 @@ impl Default for Setup {
             client_renegotiate: None,
             max_sessions: 16,
             deny: None,
+            grant: Grant { user: "ann".to_owned(), ..Grant::default() },
             is_before_2_6: false,
             answer_delay: Duration::ZERO,
+            push: Vec::new(),
+            configured: Arc::default(),
+            exits_on_silence: false,
         }
     }
 }
@@ -168,6 +178,7 @@ impl Setup {
             mtu: 1420,
             ping: Duration::from_secs(10),
             ping_restart: Duration::from_secs(60),
+            push: self.push.clone(),
             renegotiate: self.renegotiate,
             handshake: Duration::from_secs(60),
             max_sessions: self.max_sessions,
@@ -207,6 +218,8 @@ impl Setup {
             renegotiate: self.client_renegotiate,
             ping: Duration::from_secs(10),
             ping_restart: Duration::from_secs(60),
+            exits_on_silence: self.exits_on_silence,
+            pull: Pull::default(),
             is_before_2_6: self.is_before_2_6,
             version: "0",
             device: "02:00:00:00:00:01".to_owned(),
@@ -215,8 +228,8 @@ impl Setup {
     }
 
     pub fn server(&self) -> Server<Door> {
-        let deny = self.deny;
-        let surroundings = Surroundings::new(move |_, ask| judge(deny, ask))
+        let (deny, granted) = (self.deny, self.grant.clone());
+        let surroundings = Surroundings::new(move |_, ask| judge(deny, &granted, ask))
             .answering_after(self.answer_delay)
             .classifying(|path, bytes| {
                 let head = *bytes.first()?;
@@ -246,8 +259,12 @@ impl Setup {
             PortId(1),
             [seed; 32],
         );
-        let surroundings = Surroundings::new(|_, ask| match ask {
-            Ask::Configure(_) => Answer::Configured(Ok(())),
+        let configured = Arc::clone(&self.configured);
+        let surroundings = Surroundings::new(move |_, ask| match ask {
+            Ask::Configure(lease) => {
+                configured.lock().unwrap().push(lease.clone());
+                Answer::Configured(Ok(()))
+            }
             other => panic!("an initiator asked {other:?}"),
         })
         .classifying(|path, bytes| {
@@ -277,12 +294,11 @@ pub fn is_up(pair: &Link) -> bool {
     pair.left.driven.is_up() && pair.right.sessions.values().any(simnet::Driven::is_up)
 }
 
-pub fn judge(deny: Option<DenyReason>, ask: &Ask) -> Answer {
+pub fn judge(deny: Option<DenyReason>, granted: &Grant, ask: &Ask) -> Answer {
     let grant = |device: Option<&str>| {
         Answer::Authenticated(AuthVerdict::Grant(Box::new(Grant {
-            user: "ann".to_owned(),
             device: device.map(str::to_owned),
-            ..Grant::default()
+            ..granted.clone()
         })))
     };
     match ask {

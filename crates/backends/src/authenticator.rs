@@ -65,6 +65,13 @@ impl Authenticator for LocalAuthenticator {
                 _ => return AuthVerdict::Deny(DenyReason::BadCredentials),
             };
 
+            let judge = Arc::clone(&self.judge);
+            let verdict = match verdict {
+                Ok(Ok(grant)) => {
+                    tokio::task::spawn_blocking(move || judge.with_settings(grant)).await
+                }
+                refused => refused,
+            };
             match verdict {
                 Ok(Ok(grant)) => AuthVerdict::Grant(Box::new(grant)),
                 Ok(Err(Refusal::Deny(reason))) => AuthVerdict::Deny(reason),
@@ -140,6 +147,18 @@ impl Judge {
             device: Some(certificate.serial),
             fixed_addresses: account.fixed,
             ..Grant::default()
+        })
+    }
+
+    /// What the user has besides proofs.
+    fn with_settings(&self, grant: Grant) -> Result<Grant, Refusal> {
+        let settings = self.store.user_settings(&grant.user)?;
+        Ok(Grant {
+            behind: settings.behind,
+            openvpn_options: settings.openvpn_options,
+            session_limit: settings.session_limit,
+            idle_limit: settings.idle_limit,
+            ..grant
         })
     }
 

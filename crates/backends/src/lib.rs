@@ -56,5 +56,5 @@ pub use state::{StateDir, StateError, StateLock, hand_over_all};
 pub use static_key::{StaticKey, StaticKeyError};
 pub use store::{
     IssuedClientKey, NewUser, Pools, Standing, Store, StoreError, StoredCertificate,
-    StoredClientKey, StoredLease, User,
+    StoredClientKey, StoredLease, User, UserSettings,
 };

@@ -4,6 +4,7 @@ mod certificates;
 mod client_keys;
 mod error;
 mod leases;
+mod settings;
 mod users;
 
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub use self::certificates::{Standing, StoredCertificate};
 pub use self::client_keys::{IssuedClientKey, StoredClientKey};
 pub use self::error::StoreError;
 pub use self::leases::StoredLease;
+pub use self::settings::UserSettings;
 pub use self::users::{NewUser, Pools, User};
 use crate::random::random_bytes;
 use crate::state::StateDir;
@@ -89,6 +91,17 @@ const MIGRATIONS: &[&str] = &[
     CREATE INDEX client_keys_of_certificate ON client_keys (certificate);
     CREATE TRIGGER client_key_changed AFTER UPDATE ON client_keys
         BEGIN UPDATE generation SET number = number + 1; END;
+",
+    "
+    CREATE TABLE user_settings (
+        user TEXT PRIMARY KEY,
+        behind TEXT NOT NULL,
+        options TEXT NOT NULL,
+        session_limit INTEGER,
+        idle_limit INTEGER
+    ) STRICT;
+    CREATE TRIGGER user_settings_removed AFTER DELETE ON users
+        BEGIN DELETE FROM user_settings WHERE user = old.name; END;
 ",
 ];
 

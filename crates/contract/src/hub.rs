@@ -213,6 +213,8 @@ pub enum NoLease {
     UnknownNetwork,
     /// A fixed address is in use by another session.
     AddressTaken,
+    /// A subnet behind the member is part of the network, or behind another member.
+    SubnetTaken,
     /// Policy says no.
     Refused,
 }

@@ -131,7 +131,14 @@ impl LinkDns {
         let is_link = (1..=MAX_LINK_NAME).contains(&self.link.len())
             && !self.link.starts_with(['-', '.'])
             && self.link.bytes().all(plain);
-        is_link && self.domains.iter().all(|domain| domain == "~." || is_host_name(domain))
+        let is_domain = |domain: &String| {
+            domain == "~." || is_host_name(domain.strip_prefix('~').unwrap_or(domain))
+        };
+        let is_dnssec = |word: &String| ["yes", "no", "allow-downgrade"].contains(&word.as_str());
+        is_link
+            && self.domains.iter().all(is_domain)
+            && self.sni.as_deref().is_none_or(is_host_name)
+            && self.dnssec.iter().all(is_dnssec)
     }
 
     /// Tells systemd-resolved; all or nothing.

@@ -42,7 +42,7 @@ const NAME: &CStr = c"warren-keeper";
 /// far smaller.
 const MAX_MESSAGE: usize = 2 * 1024 * 1024;
 const MAX_FILE: u64 = 1024 * 1024;
-/// `resolvectl` is called three times at most and cut off after five seconds each.
+/// `resolvectl` is called five times at most and cut off after five seconds each.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What the resolver of the C library reads.
 const NAME_FILES: [&str; 6] = [
@@ -212,7 +212,7 @@ pub(crate) struct Names<'k>(pub(crate) Option<&'k Keeper>);
 impl Names<'_> {
     pub(crate) fn plan(self, settings: &DnsSettings) -> Result<ResolvConf, HostError> {
         let Some(keeper) = self.0 else { return ResolvConf::plan(settings) };
-        let DnsSettings { servers, search } = settings.clone();
+        let DnsSettings { servers, search, .. } = settings.clone();
         planned(keeper.order(&Request::Plan { servers, search })?)
     }
 
@@ -222,7 +222,7 @@ impl Names<'_> {
         settings: &DnsSettings,
     ) -> Result<ResolvConf, HostError> {
         let Some(keeper) = self.0 else { return present.with(settings) };
-        let DnsSettings { servers, search } = settings.clone();
+        let DnsSettings { servers, search, .. } = settings.clone();
         planned(keeper.order(&Request::Replan { present: present.clone(), servers, search })?)
     }
 
@@ -291,11 +291,12 @@ fn answer(request: Request, config: Option<&Path>) -> Reply {
             return Reply::Files(NAME_FILES.into_iter().filter_map(read).collect());
         }
         Request::Plan { servers, search } => {
-            ResolvConf::plan(&DnsSettings { servers, search }).map(Reply::Planned)
+            ResolvConf::plan(&DnsSettings { servers, search, ..DnsSettings::default() })
+                .map(Reply::Planned)
         }
-        Request::Replan { present, servers, search } => {
-            present.with(&DnsSettings { servers, search }).map(Reply::Planned)
-        }
+        Request::Replan { present, servers, search } => present
+            .with(&DnsSettings { servers, search, ..DnsSettings::default() })
+            .map(Reply::Planned),
         Request::Write(file) if file.is_harmless() => file.make().map(|()| Reply::Done),
         Request::Restore(file) if file.is_harmless() => file.undo().map(Reply::Restored),
         Request::SetLink(dns) if dns.is_harmless() => dns.make().map(|()| Reply::Done),

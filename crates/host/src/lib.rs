@@ -28,6 +28,7 @@
 //!     address6: None,
 //!     mtu: 1420,
 //!     nat: true,
+//!     behind: Vec::new(),
 //!     table: "warren-0".into(),
 //! };
 //! let host = ServerHost::apply(&journal, &plan)?;

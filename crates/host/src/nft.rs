@@ -90,6 +90,9 @@ pub(crate) enum Ruleset {
         pool4: Option<Ipv4Net>,
         /// Members' IPv6 network.
         pool6: Option<Ipv6Net>,
+        /// Subnets behind members.
+        #[serde(default)]
+        behind: Vec<IpNet>,
         /// Members reach the outside under the host's address.
         masquerade: bool,
         /// The host was no IPv4 router before: what is not Warren's is not forwarded.
@@ -116,9 +119,9 @@ impl Ruleset {
         let mut batch = deletion(table);
         batch.push(new_table(table));
         let chains = match self {
-            Self::Server { tun, pool4, pool6, masquerade, guard4, guard6 } => {
+            Self::Server { tun, pool4, pool6, behind, masquerade, guard4, guard6 } => {
                 let pools = [pool4.map(IpNet::V4), pool6.map(IpNet::V6)];
-                let pools: Vec<_> = pools.into_iter().flatten().collect();
+                let pools: Vec<_> = pools.into_iter().flatten().chain(behind.clone()).collect();
                 server_chains(tun, &pools, *masquerade, *guard4, *guard6)
             }
             Self::Client { tun, mark, addresses } => client_chains(tun, *mark, addresses),

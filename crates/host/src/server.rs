@@ -6,7 +6,7 @@ use crate::change::{Change, Ledger};
 use crate::error::HostError;
 use crate::journal::Journal;
 use crate::nft::Ruleset;
-use crate::route::{Link, Routing};
+use crate::route::{Link, MAIN, Route, Routing};
 use crate::sysctl::{self, Setting};
 
 /// Bursts of the TCP of the host fit in; the tun driver's own 500 loses packets at some Gbit/s.
@@ -29,6 +29,8 @@ pub struct ServerPlan {
     pub mtu: u16,
     /// Members reach the outside under the host's address.
     pub nat: bool,
+    /// Subnets behind members, which this host reaches through the device.
+    pub behind: Vec<IpNet>,
     /// The name of the nf_tables table that is ours, of family `inet`.
     pub table: String,
 }
@@ -108,6 +110,26 @@ fn prepare(
         .flatten()
         .map(|address| Change::Address { link: link.clone(), address })
         .collect();
+    let mut behind = Vec::new();
+    for &net in &plan.behind {
+        let has_family =
+            if net.addr().is_ipv6() { address6.is_some() } else { plan.address4.is_some() };
+        let route =
+            Route { destination: net, link: link.index, via: None, table: MAIN, metric: None };
+        let change = Change::Route { link: link.clone(), route };
+        if !has_family || want.contains(&change) {
+            continue;
+        }
+        // One member's subnet must not cost the others theirs.
+        if !made.contains(&change)
+            && let Err(error) = refuse_overlap(&mut routing, &link, "the user's iroute", net)
+        {
+            tracing::warn!("a subnet behind a member is not routed: {error}");
+            continue;
+        }
+        behind.push(net);
+        want.push(change);
+    }
     let guard = |present: bool, setting| match present {
         true => sysctl::is_ours(setting, place, state),
         false => Ok(false),
@@ -118,6 +140,7 @@ fn prepare(
             tun: plan.tun.clone(),
             pool4: plan.address4.map(|net| net.trunc()),
             pool6: address6.map(|net| net.trunc()),
+            behind,
             masquerade: plan.nat,
             guard4: guard(plan.address4.is_some(), Setting::Forward4)?,
             guard6: guard(address6.is_some(), Setting::Forward6)?,

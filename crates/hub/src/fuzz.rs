@@ -109,6 +109,7 @@ impl Reference {
         let holder = holder.map(|(holder, (by, _))| (*holder, same_device(by, request)));
 
         match answer {
+            Err(NoLease::SubnetTaken) => panic!("nobody has subnets here"),
             Err(NoLease::Refused) => assert!(!is_possible, "refused {fixed:?}"),
             Err(NoLease::AddressTaken) => assert_eq!(holder.map(|(_, same)| same), Some(false)),
             Err(NoLease::PoolExhausted) => {

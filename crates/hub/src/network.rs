@@ -174,6 +174,14 @@ impl HubNetwork {
         std::mem::take(&mut self.lock().replaced)
     }
 
+    /// The subnets behind members, each once.
+    #[must_use]
+    pub fn behind(&self) -> BTreeSet<IpNet> {
+        let state = self.lock();
+        let members = state.members.values();
+        members.flat_map(|place| place.member.behind.iter().copied()).collect()
+    }
+
     /// Everybody who is plugged in, in port order.
     #[must_use]
     pub fn members(&self) -> Vec<Member> {
@@ -225,6 +233,7 @@ impl State {
         if !request.network.is_empty() && request.network != self.settings.name {
             return Err(NoLease::UnknownNetwork);
         }
+        self.check_behind(request)?;
         let mut ipv4 = self.fixed4(request)?;
         let mut ipv6 = self.fixed6(request)?;
         let fixed = ipv4.map(IpAddr::from).into_iter().chain(ipv6.map(IpAddr::from));
@@ -284,6 +293,23 @@ impl State {
         }
         if let Some(holder) = place.holder {
             self.pool.release(&holder);
+        }
+    }
+
+    /// Subnets belong to one user; of that user's sessions, the latest has them: it may be the
+    /// same router, come back.
+    fn check_behind(&self, request: &AttachRequest) -> Result<(), NoLease> {
+        let overlaps = |net: &IpNet| {
+            let overlap = |other: &IpNet| net.contains(other) || other.contains(net);
+            let others = self.members.values().map(|place| &place.member);
+            self.plan.subnets().iter().any(overlap)
+                || others
+                    .filter(|member| member.user != request.user)
+                    .any(|member| member.behind.iter().any(overlap))
+        };
+        match request.behind.iter().any(overlaps) {
+            true => Err(NoLease::SubnetTaken),
+            false => Ok(()),
         }
     }
 

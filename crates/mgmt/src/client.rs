@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use crate::failure::Failure;
 use crate::types::{
     Certificate, ChangedPassword, ClientKey, CreatedUser, Ended, Kick, NewAddresses, NewPassword,
-    NewProfile, NewUser, Profile, Reloaded, Session, Status, User,
+    NewProfile, NewSettings, NewUser, Profile, Reloaded, Session, Status, User,
 };
 
 /// A server that answers nothing for this long does not work: hashing a password behind a queue of
@@ -210,6 +210,28 @@ impl ApiClient {
         new: &NewAddresses,
     ) -> Result<User, ClientError> {
         self.ask(Method::POST, &format!("/v1/users/{}/addresses", segment(name)), Some(new)).await
+    }
+
+    /// One user.
+    ///
+    /// # Errors
+    ///
+    /// See [`status`](Self::status).
+    pub async fn user(&mut self, name: &str) -> Result<User, ClientError> {
+        self.ask(Method::GET, &format!("/v1/users/{}", segment(name)), None::<&()>).await
+    }
+
+    /// Changes a user's settings; live sessions keep theirs.
+    ///
+    /// # Errors
+    ///
+    /// See [`status`](Self::status).
+    pub async fn set_settings(
+        &mut self,
+        name: &str,
+        new: &NewSettings,
+    ) -> Result<User, ClientError> {
+        self.ask(Method::POST, &format!("/v1/users/{}/settings", segment(name)), Some(new)).await
     }
 
     /// Makes a profile, with a certificate of its own.

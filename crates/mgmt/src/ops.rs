@@ -6,10 +6,12 @@
 
 mod remote;
 
+use std::time::Duration;
+
 use backends::{
     CLIENT_CERTIFICATE_DAYS, ClientProgram, Identity, Pools, ProfileInput, ProfileRemote, Store,
-    StoreError, StoredCertificate, StoredClientKey, Transport, Wrap, generate_password,
-    openvpn_profile,
+    StoreError, StoredCertificate, StoredClientKey, Transport, UserSettings, Wrap,
+    generate_password, openvpn_profile,
 };
 use config::{AuthMode, Config, ControlWrap, CookiePolicy, Ipv6Pool, OpenVpn};
 use contract::Secret;
@@ -17,7 +19,7 @@ use contract::Secret;
 use crate::failure::{Failure, Reason};
 use crate::types::{
     Certificate, ChangedPassword, ClientKey, CreatedUser, NewAddresses, NewPassword, NewProfile,
-    NewUser, Password, Profile, User, rfc3339,
+    NewSettings, NewUser, Password, Profile, User, rfc3339,
 };
 
 /// Every user, by name.
@@ -26,7 +28,52 @@ use crate::types::{
 ///
 /// Fails if the store does; so do all functions below.
 pub fn users(store: &Store) -> Result<Vec<User>, Failure> {
-    Ok(store.users()?.into_iter().map(User::from).collect())
+    let mut settings = store.all_user_settings()?;
+    let users = store.users()?.into_iter();
+    Ok(users
+        .map(|user| {
+            let settings = settings.remove(&user.name).unwrap_or_default();
+            with_settings(user, settings)
+        })
+        .collect())
+}
+
+/// One user.
+///
+/// # Errors
+///
+/// Fails if there is no such user.
+pub fn user(store: &Store, name: &str) -> Result<User, Failure> {
+    Ok(with_settings(store.user(name)?, store.user_settings(name)?))
+}
+
+/// Changes what a user has besides name, password and addresses; live sessions keep what they have.
+///
+/// # Errors
+///
+/// Fails if there is no such user, or a setting cannot be.
+pub fn set_settings(
+    store: &Store,
+    config: &Config,
+    name: &str,
+    new: &NewSettings,
+) -> Result<User, Failure> {
+    let limit = |seconds: u64| (seconds > 0).then(|| Duration::from_secs(seconds));
+    store.change_user_settings(name, &pools(store, config)?, |settings| {
+        if let Some(behind) = &new.behind {
+            settings.behind.clone_from(behind);
+        }
+        if let Some(options) = &new.openvpn_options {
+            settings.openvpn_options.clone_from(options);
+        }
+        if let Some(seconds) = new.session_timeout {
+            settings.session_limit = limit(seconds);
+        }
+        if let Some(seconds) = new.idle_timeout {
+            settings.idle_limit = limit(seconds);
+        }
+    })?;
+    user(store, name)
 }
 
 /// Makes a user, with a random password if none is given.
@@ -36,14 +83,14 @@ pub fn users(store: &Store) -> Result<Vec<User>, Failure> {
 /// Fails if name, password or addresses cannot be used or are taken.
 pub fn add_user(store: &Store, config: &Config, new: &NewUser) -> Result<CreatedUser, Failure> {
     let (password, generated_password) = given_or_generated(new.password.as_ref());
-    let user = backends::NewUser {
+    let new_user = backends::NewUser {
         name: new.name.clone(),
         password: Some(password),
         fixed: new.addresses.clone(),
     };
-    store.add_user(&user, &pools(store, config)?)?;
+    store.add_user(&new_user, &pools(store, config)?)?;
 
-    Ok(CreatedUser { user: store.user(&new.name)?.into(), generated_password })
+    Ok(CreatedUser { user: user(store, &new.name)?, generated_password })
 }
 
 /// Removes a user, revokes their certificates and frees their addresses.
@@ -93,7 +140,7 @@ pub fn set_addresses(
 ) -> Result<User, Failure> {
     store.set_addresses(name, &new.addresses, &pools(store, config)?)?;
 
-    Ok(store.user(name)?.into())
+    user(store, name)
 }
 
 /// Client certificates, oldest first: those of `user`, or of everybody there is.
@@ -290,9 +337,10 @@ fn given_or_generated(given: Option<&Password>) -> (Secret, Option<Password>) {
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let reason = match error {
-            StoreError::BadName(_) | StoreError::BadPassword(_) | StoreError::BadAddress { .. } => {
-                Reason::Invalid
-            }
+            StoreError::BadName(_)
+            | StoreError::BadPassword(_)
+            | StoreError::BadAddress { .. }
+            | StoreError::BadSetting { .. } => Reason::Invalid,
             StoreError::UserExists(_) | StoreError::AddressTaken { .. } => Reason::Conflict,
             StoreError::NoSuchUser(_)
             | StoreError::NoSuchCertificate(_)
@@ -303,16 +351,18 @@ impl From<StoreError> for Failure {
     }
 }
 
-impl From<backends::User> for User {
-    fn from(user: backends::User) -> Self {
-        Self {
-            name: user.name,
-            enabled: user.enabled,
-            addresses: user.fixed,
-            has_password: user.has_password,
-            devices: user.devices.into(),
-            created: rfc3339(user.created),
-        }
+fn with_settings(user: backends::User, settings: UserSettings) -> User {
+    User {
+        name: user.name,
+        enabled: user.enabled,
+        addresses: user.fixed,
+        has_password: user.has_password,
+        devices: user.devices.into(),
+        created: rfc3339(user.created),
+        behind: settings.behind,
+        openvpn_options: settings.openvpn_options,
+        session_timeout: settings.session_limit.map(|limit| limit.as_secs()),
+        idle_timeout: settings.idle_limit.map(|limit| limit.as_secs()),
     }
 }
 

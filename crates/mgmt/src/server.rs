@@ -13,7 +13,7 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{get, post};
 use axum::serve::{IncomingStream, Listener};
 use axum::{Json, Router};
 use backends::Store;
@@ -27,7 +27,7 @@ use crate::failure::{Failure, Reason};
 use crate::ops;
 use crate::types::{
     Certificate, ChangedPassword, ClientKey, CreatedUser, Ended, Kick, NewAddresses, NewPassword,
-    NewProfile, NewUser, Profile, Reloaded, Session, Status, User,
+    NewProfile, NewSettings, NewUser, Profile, Reloaded, Session, Status, User,
 };
 
 /// The largest request is a user with a password and two addresses.
@@ -204,7 +204,8 @@ fn router(api: Api) -> Router {
         .route("/v1/sessions/kick", post(kick))
         .route("/v1/reload", post(reload))
         .route("/v1/users", get(users).post(add_user))
-        .route("/v1/users/{name}", delete(remove_user))
+        .route("/v1/users/{name}", get(user).delete(remove_user))
+        .route("/v1/users/{name}/settings", post(set_settings))
         .route("/v1/users/{name}/password", post(set_password))
         .route("/v1/users/{name}/addresses", post(set_addresses))
         .route("/v1/users/{name}/enable", post(enable))
@@ -291,6 +292,19 @@ async fn set_addresses(
 ) -> Answer<User> {
     let config = api.control.config();
     blocking(&api, move |store| ops::set_addresses(store, &config, &name, &new)).await.map(Json)
+}
+
+async fn user(State(api): State<Api>, Name(name): Name) -> Answer<User> {
+    blocking(&api, move |store| ops::user(store, &name)).await.map(Json)
+}
+
+async fn set_settings(
+    State(api): State<Api>,
+    Name(name): Name,
+    Body(new): Body<NewSettings>,
+) -> Answer<User> {
+    let config = api.control.config();
+    blocking(&api, move |store| ops::set_settings(store, &config, &name, &new)).await.map(Json)
 }
 
 async fn enable(State(api): State<Api>, Name(name): Name) -> Answer<Ended> {

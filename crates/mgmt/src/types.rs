@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use contract::Secret;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -163,6 +164,18 @@ pub struct User {
     pub devices: u64,
     /// When the user was made.
     pub created: String,
+    /// Subnets behind the user's devices.
+    #[serde(default)]
+    pub behind: Vec<IpNet>,
+    /// Options for the user's OpenVPN clients.
+    #[serde(default)]
+    pub openvpn_options: Vec<String>,
+    /// A session ends after so many seconds.
+    #[serde(default)]
+    pub session_timeout: Option<u64>,
+    /// A session ends after so many seconds without a packet.
+    #[serde(default)]
+    pub idle_timeout: Option<u64>,
 }
 
 /// `POST /v1/users`.
@@ -212,6 +225,24 @@ pub struct ChangedPassword {
 pub struct NewAddresses {
     /// At most one of each family; none: the pool decides.
     pub addresses: Vec<IpAddr>,
+}
+
+/// `POST /v1/users/NAME/settings`: what is not named stays as it is.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewSettings {
+    /// Subnets behind the user's devices.
+    #[serde(default)]
+    pub behind: Option<Vec<IpNet>>,
+    /// Options for the user's OpenVPN clients.
+    #[serde(default)]
+    pub openvpn_options: Option<Vec<String>>,
+    /// Seconds; 0 is no limit.
+    #[serde(default)]
+    pub session_timeout: Option<u64>,
+    /// Seconds; 0 is no limit.
+    #[serde(default)]
+    pub idle_timeout: Option<u64>,
 }
 
 /// `POST /v1/sessions/kick`.

@@ -268,6 +268,7 @@ impl Responder {
                 let (why, is_temporary) = match no_lease {
                     NoLease::PoolExhausted => ("no address is free on this server", true),
                     NoLease::AddressTaken => ("the address of this user is in use", true),
+                    NoLease::SubnetTaken => ("a subnet of this user is in use", true),
                     NoLease::UnknownNetwork | NoLease::Refused => {
                         ("no place in the network", false)
                     }

@@ -67,7 +67,8 @@ fn connected(setup: &Setup) -> Link {
     let client = Peer::new(session, PortId(1), surroundings);
 
     let door = Door::new(Instant::now(), setup.responder_config(), [5; 32]);
-    let surroundings = Surroundings::new(|_, ask| judge(None, ask)).classifying(classify);
+    let surroundings =
+        Surroundings::new(|_, ask| judge(None, &Setup::default().grant, ask)).classifying(classify);
     let mut server = Server::new(door, surroundings);
     server.reply_excess = 12;
 

@@ -13,7 +13,7 @@ use contract::{
     SessionFacts, SessionId, SessionLimits, SocketId, StreamId, Via,
 };
 use hub::HubNetwork;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::{debug, info, warn};
 
 use crate::clock;
@@ -93,6 +93,8 @@ pub(crate) struct Services {
     pub(crate) replaced: mpsc::UnboundedSender<PortId>,
     /// Sessions coming and going, for whoever listens.
     pub(crate) news: Newsroom,
+    /// Subnets behind members have come or gone.
+    pub(crate) subnets: Notify,
     /// Fresh randomness from the operating system.
     pub(crate) seed: fn() -> [u8; 32],
 }
@@ -206,6 +208,8 @@ struct Running<E> {
     device: String,
     certificate: Option<String>,
     lease: Option<Lease>,
+    /// Whether there are any behind it.
+    has_subnets: bool,
     limits: SessionLimits,
     watch: Option<Watch>,
     up: Option<(u64, SessionFacts)>,
@@ -469,6 +473,7 @@ where
                 device: String::new(),
                 certificate: None,
                 lease: None,
+                has_subnets: false,
                 limits: SessionLimits::default(),
                 watch: None,
                 up: None,
@@ -599,13 +604,17 @@ where
                 match &attached {
                     Ok(lease) => {
                         running.lease = Some(lease.clone());
+                        running.has_subnets = !request.behind.is_empty();
+                        if running.has_subnets {
+                            self.services.subnets.notify_one();
+                        }
                         if let Some(plug) = self.services.network.plug(running.port) {
                             let plug = WorkerOp::Fabric(FabricOp::Plug(plug));
                             running.pump.wait_for(self.services.workers.submit(vec![plug]));
                         }
                     }
                     Err(no_lease) => {
-                        warn!(door = self.door, user = %running.user, remote = %running.path.remote, ?no_lease, "no address for a member: see network.ipv4 and the users' fixed addresses");
+                        warn!(door = self.door, user = %running.user, remote = %running.path.remote, ?no_lease, "no place for a member: see network.ipv4, and the users' fixed addresses and subnets");
                     }
                 }
                 for port in self.services.network.take_replaced() {
@@ -706,6 +715,9 @@ where
         if running.lease.is_some() {
             self.services.workers.submit(vec![WorkerOp::Fabric(FabricOp::Unplug(running.port))]);
             self.services.network.detach(running.port);
+            if running.has_subnets {
+                self.services.subnets.notify_one();
+            }
         }
         let totals = self.services.workers.forget(running.port);
         if running.was_judged {

@@ -221,7 +221,7 @@ impl Server {
             info!("the kernel offers no segmentation offload on TUN devices: slower, but it works");
         }
         let gateways = network.gateways();
-        let plan = server_plan(&config, &device, &gateways);
+        let plan = server_plan(&config, &device, &gateways, Vec::new());
         let host = tokio::task::spawn_blocking(move || ServerHost::apply(&journal, &plan))
             .await
             .map_err(|error| cannot("the host's network")(&error))?
@@ -268,6 +268,7 @@ impl Server {
             sessions: AtomicU64::new(1),
             replaced,
             news: Newsroom::new(),
+            subnets: tokio::sync::Notify::new(),
             seed: random_bytes::<32>,
         });
         let summary = Summary {
@@ -433,15 +434,13 @@ impl Server {
 
         // What may fail comes first.
         if nat {
-            let plan = server_plan(&next, &self.0.summary.device, &self.0.summary.addresses);
-            self.update_host(plan).await?;
+            self.update_host(&next).await?;
             changed.applied.push("network.nat");
         }
         if door {
             let outcome = self.change_door(&next).await;
             if outcome.is_err() && nat {
-                let plan = server_plan(&former, &self.0.summary.device, &self.0.summary.addresses);
-                self.update_host(plan).await?;
+                self.update_host(&former).await?;
             }
             outcome?;
             changed.applied.push("doors.openvpn");
@@ -490,10 +489,16 @@ impl Server {
         }
     }
 
-    async fn update_host(&self, plan: ServerPlan) -> Result<(), ReloadError> {
-        let inner = Arc::clone(&self.0);
+    async fn update_host(&self, config: &Config) -> Result<(), ReloadError> {
+        let (inner, config) = (Arc::clone(&self.0), config.clone());
         let updated = tokio::task::spawn_blocking(move || match &mut *lock(&inner.host) {
-            Some(host) => host.update(&plan).map_err(|error| error.to_string()),
+            Some(host) => {
+                // Under the lock, so that of two updates the later one knows more.
+                let behind = inner.services.network.behind().into_iter().collect();
+                let (device, addresses) = (&inner.summary.device, &inner.summary.addresses);
+                let plan = server_plan(&config, device, addresses, behind);
+                host.update(&plan).map_err(|error| error.to_string())
+            }
             None => Ok(()),
         });
         let updated = updated.await.map_err(|error| ReloadError::Host(error.to_string()))?;
@@ -520,6 +525,20 @@ impl Server {
         }));
         let server = self.clone();
         tasks.push(tokio::spawn(async move { server.watch_users().await }));
+        let server = self.clone();
+        tasks.push(tokio::spawn(async move { server.follow_subnets().await }));
+    }
+
+    /// Keeps the host's routes to subnets behind members, which come and go with them.
+    async fn follow_subnets(&self) {
+        loop {
+            self.0.services.subnets.notified().await;
+            // A reload changes the host, too, and takes its configuration along.
+            let _alone = self.0.reloading.lock().await;
+            if let Err(error) = self.update_host(&self.config()).await {
+                error!(%error, "the routes to subnets behind members cannot be changed");
+            }
+        }
     }
 
     /// Ends sessions of users and certificates that are not welcome any more, whoever changed the
@@ -697,7 +716,12 @@ fn network_settings(config: &Config, ipv6: Option<Ipv6Net>) -> NetworkSettings {
     }
 }
 
-fn server_plan(config: &Config, device: &str, gateways: &[IpNet]) -> ServerPlan {
+fn server_plan(
+    config: &Config,
+    device: &str,
+    gateways: &[IpNet],
+    behind: Vec<IpNet>,
+) -> ServerPlan {
     ServerPlan {
         tun: device.to_owned(),
         address4: gateways.iter().find_map(|net| match net {
@@ -710,6 +734,7 @@ fn server_plan(config: &Config, device: &str, gateways: &[IpNet]) -> ServerPlan 
         }),
         mtu: config.network.mtu,
         nat: config.network.nat,
+        behind,
         table: device.to_owned(),
     }
 }

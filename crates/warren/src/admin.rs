@@ -9,7 +9,7 @@ use backends::{StateDir, Store};
 use config::Config;
 use mgmt::types::{
     Certificate, ChangedPassword, ClientKey, CreatedUser, Ended, NewAddresses, NewPassword,
-    NewProfile, NewUser, Profile, User,
+    NewProfile, NewSettings, NewUser, Profile, User,
 };
 use mgmt::{ApiClient, ClientError, Failure, ops};
 use sys::Account;
@@ -153,6 +153,26 @@ impl Admin {
         Ok(match self {
             Self::Live(server) => server.set_addresses(name, new).await?,
             Self::Offline(state) => ops::set_addresses(&state.store, &state.config()?, name, new)?,
+        })
+    }
+
+    /// One user.
+    pub(crate) async fn user(&mut self, name: &str) -> anyhow::Result<User> {
+        Ok(match self {
+            Self::Live(server) => server.user(name).await?,
+            Self::Offline(state) => ops::user(&state.store, name)?,
+        })
+    }
+
+    /// Changes a user's settings.
+    pub(crate) async fn set_settings(
+        &mut self,
+        name: &str,
+        new: &NewSettings,
+    ) -> anyhow::Result<User> {
+        Ok(match self {
+            Self::Live(server) => server.set_settings(name, new).await?,
+            Self::Offline(state) => ops::set_settings(&state.store, &state.config()?, name, new)?,
         })
     }
 

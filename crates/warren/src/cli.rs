@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use config::RunAs;
+use ipnet::IpNet;
 
 /// Where a server keeps everything it must remember.
 const DEFAULT_STATE: &str = "/var/lib/warren";
@@ -148,6 +149,39 @@ pub(crate) enum UserCommand {
     },
     /// List users
     List,
+    /// Show everything about a user
+    Show {
+        /// Whom
+        name: String,
+    },
+    /// Change what a user has: subnets, options, limits
+    ///
+    /// What is given takes the place of all of its kind; what is not stays. Live sessions keep
+    /// what they began with.
+    #[command(group = clap::ArgGroup::new("change").required(true).multiple(true)
+        .args(["iroute", "push", "session_timeout", "idle_timeout", "clear"]))]
+    Set {
+        /// Whose
+        name: String,
+        /// A subnet behind the user's devices, as in 192.168.7.0/24; may be given several times
+        #[arg(long, value_name = "NET")]
+        iroute: Vec<IpNet>,
+        /// An option for the user's OpenVPN clients, as in "route 10.0.0.0 255.0.0.0"; may be
+        /// given several times
+        #[arg(long, value_name = "OPTION")]
+        push: Vec<String>,
+        /// End a session after so many seconds
+        #[arg(long, value_name = "SECONDS")]
+        session_timeout: Option<u64>,
+        /// End a session after so many seconds without a packet
+        #[arg(long, value_name = "SECONDS")]
+        idle_timeout: Option<u64>,
+        /// Take away what was set
+        #[arg(long, value_name = "WHAT", value_enum)]
+        clear: Vec<Setting>,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
     /// Change a user's password
     Passwd {
         /// Whose
@@ -182,6 +216,19 @@ pub(crate) enum UserCommand {
         #[command(flatten)]
         config: ConfigFile,
     },
+}
+
+/// What of a user's settings goes away.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Setting {
+    /// Subnets behind the user's devices
+    Iroute,
+    /// Options for OpenVPN clients
+    Push,
+    /// The limit on a session's time
+    SessionTimeout,
+    /// The limit on a session's idleness
+    IdleTimeout,
 }
 
 /// Where a password comes from.

@@ -1,9 +1,9 @@
 //! `warren user ...`
 
-use mgmt::types::{Ended, NewAddresses, NewPassword, NewUser, Password, User};
+use mgmt::types::{Ended, NewAddresses, NewPassword, NewSettings, NewUser, Password, User};
 
 use crate::admin::Admin;
-use crate::cli::{ConfigFile, Global, UserCommand};
+use crate::cli::{ConfigFile, Global, Setting, UserCommand};
 use crate::output::{Output, Table};
 use crate::password;
 
@@ -28,6 +28,25 @@ pub(crate) async fn run(
         UserCommand::List => {
             let users = open(global).await?.users().await?;
             output.show(&users, |users| table(users))
+        }
+        UserCommand::Show { name } => {
+            let user = open(global).await?.user(&name).await?;
+            output.show(&user, details)
+        }
+        UserCommand::Set { name, iroute, push, session_timeout, idle_timeout, clear, config } => {
+            let is_cleared = |setting| clear.contains(&setting);
+            let list = |given: bool, setting| given || is_cleared(setting);
+            let limit =
+                |given: Option<u64>, setting| given.or_else(|| is_cleared(setting).then_some(0));
+            let new = NewSettings {
+                behind: list(!iroute.is_empty(), Setting::Iroute).then_some(iroute),
+                openvpn_options: list(!push.is_empty(), Setting::Push).then_some(push),
+                session_timeout: limit(session_timeout, Setting::SessionTimeout),
+                idle_timeout: limit(idle_timeout, Setting::IdleTimeout),
+            };
+            let mut admin = Admin::open(global, &config).await?;
+            let user = admin.set_settings(&name, &new).await?;
+            output.show(&user, details)
         }
         UserCommand::Passwd { name, password } => {
             let mut admin = open(global).await?;
@@ -96,6 +115,27 @@ fn table(users: &[User]) -> String {
         ]);
     }
     table.render()
+}
+
+/// Everything about one user, a line each.
+fn details(user: &User) -> String {
+    let mut lines = vec![
+        ("name", user.name.clone()),
+        ("state", if user.enabled { "enabled" } else { "disabled" }.to_owned()),
+        ("password", if user.has_password { "yes" } else { "no" }.to_owned()),
+        ("addresses", addresses(user)),
+        ("devices", user.devices.to_string()),
+        ("created", user.created.clone()),
+    ];
+    lines.extend(user.behind.iter().map(|net| ("iroute", net.to_string())));
+    lines.extend(user.openvpn_options.iter().map(|option| ("push", option.clone())));
+    let limits = [("session-timeout", user.session_timeout), ("idle-timeout", user.idle_timeout)];
+    lines.extend(
+        limits.into_iter().filter_map(|(what, seconds)| Some((what, format!("{} s", seconds?)))),
+    );
+    let lines =
+        lines.iter().map(|(what, value)| format!("{what:<16}{value}").trim_end().to_owned());
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 fn addresses(user: &User) -> String {

@@ -208,6 +208,25 @@ fn a_user_lives_and_dies_without_a_server() {
     let table = folder.warren(&["user", "list"]).expect(0).stdout;
     assert!(table.starts_with("NAME") && table.contains("10.86.0.77"), "{table}");
 
+    folder
+        .warren(&["user", "set", "bo", "--iroute", "192.168.7.0/24", "--iroute", "fd77::/48"])
+        .expect(0);
+    let set = ["user", "set", "bo", "--push", "block-ipv6", "--session-timeout", "7200"];
+    folder.warren(&set).expect(0);
+    let bo = folder.json(&["user", "show", "bo"]);
+    assert_eq!(bo["behind"], serde_json::json!(["192.168.7.0/24", "fd77::/48"]));
+    assert_eq!(
+        (&bo["openvpn_options"][0], &bo["session_timeout"]),
+        (&"block-ipv6".into(), &7200.into())
+    );
+    folder.warren(&["user", "set", "bo", "--clear", "iroute", "--clear", "push"]).expect(0);
+    let bo = folder.json(&["user", "list"])[1].clone();
+    assert_eq!((&bo["behind"], &bo["session_timeout"]), (&serde_json::json!([]), &7200.into()));
+    folder.warren(&["user", "set", "bo"]).expect(2);
+    folder
+        .warren(&["user", "set", "anna", "--iroute", "10.86.1.0/24"])
+        .complains(1, &["10.86.1.0/24", "overlaps the network itself"]);
+
     folder.warren(&["user", "enable", "bo"]).expect(0);
     assert_eq!(folder.json(&["user", "list"])[1]["enabled"], true);
     folder.warren(&["user", "remove", "anna"]).expect(0);

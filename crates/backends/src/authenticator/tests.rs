@@ -203,3 +203,25 @@ async fn a_certificate_that_was_never_issued_is_refused() {
     let nothing = Credentials::Certificate { chain: Vec::new() };
     assert_eq!(bench.ask(nothing).await, Err(DenyReason::BadCredentials));
 }
+
+#[tokio::test]
+async fn a_grant_has_the_users_settings_however_they_came_in() {
+    let bench = Bench::new(Limits::default());
+    let pools = Pools { ipv4: Some("10.86.0.0/16".parse().unwrap()), ipv6: None };
+    let set = bench.store.change_user_settings("alice", &pools, |settings| {
+        settings.behind = vec!["192.168.7.0/24".parse().unwrap()];
+        settings.openvpn_options = vec!["block-ipv6".to_owned()];
+        settings.session_limit = Some(Duration::from_secs(60));
+        settings.idle_limit = Some(Duration::from_secs(30));
+    });
+    set.unwrap();
+    let (_, leaf) = bench.certificate("alice");
+
+    for grant in [bench.password("alice", RIGHT).await, bench.present(&leaf).await] {
+        let grant = grant.unwrap();
+        assert_eq!(grant.behind, ["192.168.7.0/24".parse().unwrap()]);
+        assert_eq!(grant.openvpn_options, ["block-ipv6"]);
+        assert_eq!(grant.session_limit, Some(Duration::from_secs(60)));
+        assert_eq!(grant.idle_limit, Some(Duration::from_secs(30)));
+    }
+}

@@ -70,6 +70,14 @@ pub enum StoreError {
         /// Whose.
         user: String,
     },
+    /// A setting of a user that cannot be.
+    #[error("{what} cannot be set: {why}")]
+    BadSetting {
+        /// Which.
+        what: String,
+        /// What is wrong and what to do.
+        why: String,
+    },
     /// No such certificate.
     #[error(
         "there is no certificate with serial number {0}; `warren user list` shows who there is"

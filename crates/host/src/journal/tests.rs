@@ -33,6 +33,7 @@ fn change_everything(journal: &Journal) -> (ServerHost, ClientHost) {
         address6: Some("fd00:86::1/64".parse().unwrap()),
         mtu: 1400,
         nat: true,
+        behind: Vec::new(),
         table: "warren-0".into(),
     };
     let client = ClientPlan {

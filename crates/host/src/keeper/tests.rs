@@ -12,7 +12,15 @@ fn keeper(config: Option<PathBuf>) -> (Keeper, thread::JoinHandle<io::Result<()>
 }
 
 fn settings(server: &str) -> DnsSettings {
-    DnsSettings { servers: vec![server.parse().unwrap()], search: vec!["example.org".into()] }
+    DnsSettings {
+        servers: vec![server.parse().unwrap()],
+        search: vec!["example.org".into()],
+        ..DnsSettings::default()
+    }
+}
+
+fn plain() -> LinkDns {
+    LinkDns::new("tun0", &DnsSettings::default(), true)
 }
 
 #[test]
@@ -78,12 +86,18 @@ fn an_order_that_could_give_somebody_root_is_refused() {
         let planned = ResolvConf::plan(&settings("10.86.0.53")).unwrap();
         assert!(names.write(&planned).unwrap_err().to_string().contains("refused"));
         for link in ["--help", "", "a/b", "a b", "sixteen-bytes-it"] {
-            let dns = LinkDns { link: link.into(), servers: Vec::new(), domains: Vec::new() };
+            let dns = LinkDns { link: link.into(), ..plain() };
             assert!(names.set_link(&dns).unwrap_err().to_string().contains("refused"), "{link}");
         }
-        let option = "--interface=eth0".to_owned();
-        let dns = LinkDns { link: "tun0".into(), servers: Vec::new(), domains: vec![option] };
-        assert!(names.set_link(&dns).unwrap_err().to_string().contains("refused"));
+        let option = || "--interface=eth0".to_owned();
+        for dns in [
+            LinkDns { domains: vec![option()], ..plain() },
+            LinkDns { domains: vec!["~--x".to_owned()], ..plain() },
+            LinkDns { dnssec: Some(option()), ..plain() },
+            LinkDns { sni: Some(option()), ..plain() },
+        ] {
+            assert!(names.set_link(&dns).unwrap_err().to_string().contains("refused"), "{dns:?}");
+        }
     });
 }
 
@@ -91,7 +105,12 @@ fn an_order_that_could_give_somebody_root_is_refused() {
 fn every_damaged_byte_of_an_order_is_survived_and_none_makes_an_option_of_a_name() {
     let link = "tun0".to_owned();
     let servers = vec!["10.86.0.53".parse().unwrap()];
-    let dns = LinkDns { link, servers, domains: vec!["example.org".into(), "~.".into()] };
+    let dns = LinkDns {
+        link,
+        servers,
+        domains: vec!["example.org".into(), "~corp.example".into(), "~.".into()],
+        ..plain()
+    };
     let order = serde_json::to_vec(&Request::SetLink(dns)).unwrap();
 
     for at in 0..order.len() {

@@ -13,6 +13,7 @@ fn plan() -> ServerPlan {
         address6: Some("fd00:86::1/64".parse().unwrap()),
         mtu: 1400,
         nat: true,
+        behind: Vec::new(),
         table: "warren-0".into(),
     }
 }
@@ -345,5 +346,35 @@ fn a_device_that_does_not_exist_is_named() {
         let error = ServerHost::apply(&lab.journal(), &plan()).unwrap_err();
 
         assert!(error.to_string().starts_with("interface warren0 does not exist"), "{error}");
+    });
+}
+
+#[test]
+fn subnets_behind_members_are_reached_through_the_tunnel_while_they_are_there() {
+    Lab::run(|lab| {
+        world(&lab);
+        let before = lab.snapshot();
+        let mut host = ServerHost::apply(&lab.journal(), &plan()).unwrap();
+        let without = lab.snapshot();
+        let nets = |nets: &[&str]| nets.iter().map(|net| net.parse().unwrap()).collect::<Vec<_>>();
+
+        let behind = nets(&["192.168.77.0/24", "fd77::/48"]);
+        host.update(&ServerPlan { behind: behind.clone(), ..plan() }).unwrap();
+
+        assert!(sh("ip route get 192.168.77.5").contains("dev warren0"));
+        assert!(sh("ip -6 route get fd77::5").contains("dev warren0"));
+        assert!(sh("nft list ruleset").contains("ip saddr 192.168.77.0/24"));
+
+        // The host's own networks stay its own, and the other subnets stay routed.
+        let mut more = behind;
+        more.extend(nets(&["192.0.2.0/25"]));
+        host.update(&ServerPlan { behind: more, ..plan() }).unwrap();
+        assert!(sh("ip route get 192.168.77.5").contains("dev warren0"));
+        assert!(!sh("ip route get 192.0.2.7").contains("dev warren0"));
+
+        host.update(&plan()).unwrap();
+        lab.snapshot().assert_same(&without);
+        assert_eq!(host.undo(), Vec::<String>::new());
+        lab.snapshot().assert_same(&before);
     });
 }

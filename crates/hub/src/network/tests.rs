@@ -379,3 +379,30 @@ fn a_device_known_by_its_hardware_takes_its_own_place_again() {
     assert_eq!(network.take_replaced(), [PortId(1)]);
     assert_eq!(network.members().len(), 1);
 }
+
+#[test]
+fn subnets_behind_a_member_are_one_users_and_the_latest_sessions() {
+    let network = office();
+    let site = |user: &str, device: &str, net: &str| AttachRequest {
+        behind: vec![net.parse().unwrap()],
+        ..request(user, device)
+    };
+    network.attach(PortId(1), &site("ann", "router", "192.168.0.0/16")).unwrap();
+
+    for net in ["192.168.7.0/24", "10.86.0.0/25", "10.0.0.0/8", "fd86::/48"] {
+        let refused = network.attach(PortId(2), &site("bob", "router", net));
+        assert_eq!(refused, Err(NoLease::SubnetTaken), "{net}");
+    }
+    network.attach(PortId(3), &site("ann", "other", "192.168.0.0/16")).unwrap();
+    assert_eq!(
+        network.plug(PortId(3)).unwrap().prefixes.last(),
+        Some(&"192.168.0.0/16".parse().unwrap())
+    );
+    let all =
+        |network: &HubNetwork| network.behind().iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(all(&network), ["192.168.0.0/16"]);
+    network.detach(PortId(1));
+    network.detach(PortId(3));
+    assert_eq!(all(&network), [""; 0]);
+    network.attach(PortId(4), &site("bob", "router", "192.168.7.0/24")).unwrap();
+}

@@ -255,6 +255,20 @@ async fn a_user_lives_and_dies_over_the_socket() {
         .await
         .expect("inside the pool");
     assert_eq!(user.addresses, [address]);
+    let settings = NewSettings {
+        behind: Some(vec!["192.168.7.0/24".parse().expect("a subnet")]),
+        idle_timeout: Some(300),
+        ..NewSettings::default()
+    };
+    let user = client.set_settings("anna", &settings).await.expect("nobody else has it");
+    assert_eq!((user.behind.len(), user.idle_timeout, user.session_timeout), (1, Some(300), None));
+    assert_eq!(client.user("anna").await.expect("she exists"), user);
+    let bad = NewSettings {
+        openvpn_options: Some(vec!["up /bin/sh".to_owned()]),
+        ..NewSettings::default()
+    };
+    let bad = refused(client.set_settings("anna", &bad).await.expect_err("it runs a program"));
+    assert!(bad.message.contains("up is nothing that clients take"), "{bad:?}");
 
     let changed = client.set_password("anna", &NewPassword::default()).await.expect("she exists");
     assert!(changed.generated_password.is_some_and(|p| p.expose().len() >= 16));

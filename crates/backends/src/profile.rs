@@ -70,7 +70,7 @@ impl ClientProgram {
 pub struct ProfileRemote {
     /// A domain name or an IP address, without brackets.
     pub host: String,
-    /// The UDP port.
+    /// The port.
     pub port: u16,
     /// Over what.
     pub transport: Transport,
@@ -85,6 +85,8 @@ pub enum Transport {
     Udp4,
     /// UDP over IPv6.
     Udp6,
+    /// TCP over whichever IP the host has: for networks that let no UDP through.
+    Tcp,
 }
 
 /// The key around control packets, in the text form of
@@ -192,6 +194,7 @@ impl Transport {
             Self::Udp => "udp",
             Self::Udp4 => "udp4",
             Self::Udp6 => "udp6",
+            Self::Tcp => "tcp-client",
         }
     }
 }

@@ -282,7 +282,7 @@ pub(crate) struct ProfileArgs {
     /// For which door
     #[arg(long, value_enum)]
     pub(crate) door: Door,
-    /// For which program [default: OpenVPN from 2.5 on, and OpenVPN Connect]
+    /// For which program [default: OpenVPN from 2.5 on, and OpenVPN Connect; with --qr: connect]
     #[arg(long = "for", value_name = "PROGRAM", value_enum)]
     pub(crate) client: Option<ClientProgram>,
     /// Where the client finds the server
@@ -294,6 +294,14 @@ pub(crate) struct ProfileArgs {
     /// Write to this file, mode 0600, instead of stdout
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
+    /// Draw a QR code for a phone on the terminal instead of printing the profile
+    ///
+    /// Without URL it holds the profile itself, private keys included; it takes 185 columns, and
+    /// an app that reads text from QR codes to save it as a file. With an https:// URL it holds
+    /// that alone, and a phone with OpenVPN Connect fetches the profile from there: put the file
+    /// that --out writes at that address.
+    #[arg(long, value_name = "URL", num_args = 0..=1, require_equals = true)]
+    pub(crate) qr: Option<Option<String>>,
     #[command(flatten)]
     pub(crate) config: ConfigFile,
 }

@@ -19,6 +19,7 @@ mod management;
 mod output;
 mod password;
 mod profile;
+mod qr;
 mod running;
 mod sessions;
 mod signals;

@@ -9,22 +9,56 @@ use anyhow::Context;
 use mgmt::types::{NewProfile, Profile};
 
 use crate::admin::Admin;
-use crate::cli::{Global, ProfileArgs};
-use crate::output::Output;
+use crate::cli::{ClientProgram, Global, ProfileArgs};
+use crate::failure::Usage;
+use crate::output::{self, Output, remark};
+use crate::qr;
 
 /// Makes a profile, and prints it or writes it to a file.
 pub(crate) async fn run(global: &Global, args: ProfileArgs, output: Output) -> anyhow::Result<()> {
+    // What cannot be drawn is known before a certificate is made.
+    let address = match &args.qr {
+        Some(_) if output.json => {
+            return Err(Usage("--qr draws and --json does not; take one".to_owned()).into());
+        }
+        Some(Some(_)) if args.out.is_none() => {
+            let why = "--qr=URL needs --out FILE: the file to put at that address";
+            return Err(Usage(why.to_owned()).into());
+        }
+        Some(Some(address)) => {
+            Some(qr::Content::address(address).map_err(|error| Usage(error.to_string()))?)
+        }
+        _ => None,
+    };
     let mut admin = Admin::open(global, &args.config).await?;
     let new = NewProfile {
         user: args.name,
         door: args.door.name().to_owned(),
         remote: args.remote,
-        client: args.client.map(|client| client.name().to_owned()),
+        // A phone's is the shortest, too.
+        client: args
+            .client
+            .or(args.qr.is_some().then_some(ClientProgram::Connect))
+            .map(|client| client.name().to_owned()),
     };
     let profile = admin.new_profile(&new).await?;
     // The file is written by whoever calls, wherever that user may.
     drop(admin);
 
+    if let Some(file) = args.out.as_ref().filter(|_| args.qr.is_some()) {
+        write(file, &profile.text)?;
+    }
+    if args.qr.is_some() {
+        let content = match address {
+            Some(address) => address,
+            None => qr::Content::profile(&profile.text, &profile.file_name)?,
+        };
+        let (drawn, columns) = content.draw()?;
+        output::print(&drawn)?;
+        remark(&content.advice);
+        remark(&format!("it is {columns} columns wide; if lines wrap, make the letters smaller"));
+        return Ok(());
+    }
     let Some(file) = &args.out else {
         return output.show(&profile, |profile| profile.text.clone());
     };

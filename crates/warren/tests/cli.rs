@@ -354,6 +354,31 @@ fn a_profile_in_a_file_is_for_its_owner_and_nobody_else_sees_the_key() {
 }
 
 #[test]
+fn a_profile_can_be_drawn_for_a_phone() {
+    let folder = Folder::new();
+    folder.add("anna");
+    let file = folder.file("anna.ovpn", "");
+    let draw = |more: &[&str]| {
+        let profile = ["profile", "anna", "--door", "openvpn", "--remote", "vpn.example"];
+        folder.warren(&[&profile[..], more].concat())
+    };
+
+    let whole = draw(&["--qr"]).expect(0);
+    let widths = whole.stdout.lines().map(|line| line.chars().count()).collect::<Vec<_>>();
+    assert!(widths.len() > 80 && widths.iter().all(|width| *width == widths[0]), "{widths:?}");
+    assert!(!whole.stdout.contains("PRIVATE"));
+    let at = draw(&["--qr=https://vpn.example/anna.ovpn", "--out", path(&file)]).expect(0);
+    assert!(at.stdout.lines().count() < 30, "an address is short");
+    assert!(std::fs::read_to_string(&file).expect("written").contains("PRIVATE KEY"));
+
+    let before = folder.json(&["certificate", "list"]);
+    draw(&["--qr=https://vpn.example/anna.ovpn"]).complains(2, &["--out"]);
+    draw(&["--qr=ftp://x", "--out", path(&file)]).complains(2, &["ftp://x"]);
+    draw(&["--qr", "--json"]).complains(2, &["--json"]);
+    assert_eq!(folder.json(&["certificate", "list"]), before, "nothing was issued for them");
+}
+
+#[test]
 fn a_profile_that_cannot_be_read_is_two() {
     let folder = Folder::new();
     folder.warren(&["connect", "/nowhere/home.ovpn"]).complains(2, &["/nowhere/home.ovpn"]);

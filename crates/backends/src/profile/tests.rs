@@ -177,10 +177,14 @@ fn the_real_client_accepts_every_form_of_profile() {
         }
     }
     for client in CLIENTS {
-        let input = |remotes: &[ProfileRemote]| {
-            openvpn_profile(&ProfileInput { client, ..material.input(remotes) })
-        };
-        is_accepted(input);
+        for with_tcp in [false, true] {
+            is_accepted(|remotes| {
+                let mut remotes = remotes.to_vec();
+                let tcp = ProfileRemote { transport: Transport::Tcp, ..remotes[0].clone() };
+                remotes.extend(with_tcp.then_some(tcp));
+                openvpn_profile(&ProfileInput { client, ..material.input(&remotes) })
+            });
+        }
     }
 }
 

@@ -49,7 +49,7 @@ pub use initiator::InitiatorConfig;
 pub use packet::{KeyId, NO_PEER_ID, Opcode};
 pub use profile::{
     DIRECTIVES, Directive, Family, Login, Profile, ProfileError, ReadFile, Remote, Standing,
-    directives_page,
+    Transport, directives_page,
 };
 pub use pull::{FilterAction, Pull, check_option};
 pub use responder::{AuthMode, ResponderConfig};

@@ -9,7 +9,6 @@ mod lines;
 mod pull;
 mod table;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -96,10 +95,22 @@ pub struct Profile {
 pub struct Remote {
     /// Name or address.
     pub host: String,
-    /// UDP port.
+    /// UDP or TCP port.
     pub port: u16,
+    /// What carries the tunnel.
+    pub transport: Transport,
     /// Only this family, if the profile says so.
     pub family: Option<Family>,
+}
+
+/// What carries a tunnel.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Transport {
+    /// Datagrams.
+    #[default]
+    Udp,
+    /// One connection.
+    Tcp,
 }
 
 /// IP version of the outer packets.
@@ -224,7 +235,6 @@ struct Block {
 
 #[derive(Debug)]
 struct DraftRemote {
-    line: usize,
     host: String,
     port: Option<u16>,
     proto: Option<Proto>,
@@ -236,6 +246,8 @@ enum Proto {
     Udp4,
     Udp6,
     Tcp,
+    Tcp4,
+    Tcp6,
 }
 
 impl Default for Draft {
@@ -376,33 +388,25 @@ impl Draft {
     }
 
     fn remotes(&mut self) -> Result<Vec<Remote>, ProfileError> {
-        let mut skipped: HashMap<&'static str, usize> = HashMap::new();
-        let mut remotes = Vec::new();
-        for remote in &self.remotes {
-            let family = match remote.proto.or(self.default_proto) {
-                None | Some(Proto::Udp) => None,
-                Some(Proto::Udp4) => Some(Family::V4),
-                Some(Proto::Udp6) => Some(Family::V6),
-                Some(Proto::Tcp) => {
-                    skipped.entry("TCP").or_insert(remote.line);
-                    continue;
-                }
+        let remotes = std::mem::take(&mut self.remotes).into_iter().map(|remote| {
+            let proto = remote.proto.or(self.default_proto).unwrap_or(Proto::Udp);
+            let transport = match proto {
+                Proto::Udp | Proto::Udp4 | Proto::Udp6 => Transport::Udp,
+                Proto::Tcp | Proto::Tcp4 | Proto::Tcp6 => Transport::Tcp,
+            };
+            let family = match proto {
+                Proto::Udp | Proto::Tcp => None,
+                Proto::Udp4 | Proto::Tcp4 => Some(Family::V4),
+                Proto::Udp6 | Proto::Tcp6 => Some(Family::V6),
             };
             let port = remote.port.unwrap_or(self.default_port);
-            remotes.push(Remote { host: remote.host.clone(), port, family });
+            Remote { host: remote.host, port, transport, family }
+        });
+        let remotes = remotes.collect::<Vec<_>>();
+        if remotes.is_empty() {
+            return Err(ProfileError::whole("no \"remote HOST PORT\""));
         }
-        match (remotes.is_empty(), skipped.get("TCP")) {
-            (true, Some(line)) => Err(ProfileError {
-                line: *line,
-                problem: "remote: only UDP is supported, and every remote is TCP".to_owned(),
-            }),
-            (true, None) => Err(ProfileError::whole("no \"remote HOST PORT\"")),
-            (false, Some(line)) => {
-                self.notes.push(format!("line {line}: remote skipped: only UDP is supported"));
-                Ok(remotes)
-            }
-            (false, None) => Ok(remotes),
-        }
+        Ok(remotes)
     }
 }
 

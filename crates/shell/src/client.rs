@@ -1,7 +1,9 @@
 //! The initiator's side: one tunnel to one of a profile's servers, for as long as it is wanted.
 
+mod transport;
+
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,16 +11,16 @@ use std::time::{Duration, Instant};
 use backends::{StateDir, random_bytes};
 use contract::{
     Answer, Ask, Carrier, Command, Event, FabricOp, Farewell, Fatal, Input, Layer, Lease, Path,
-    Plug, PortId, Secret, SessionFacts, SocketId, TerminateCause, Via, WallClock,
+    Plug, PortId, Secret, SessionFacts, TerminateCause, Via, WallClock,
 };
-use dataplane::SocketKind;
 use host::{ClientHost, ClientPlan, Journal, Keeper};
 use hub::{AnyFabric, Uplink};
 use openvpn::{Family, InitiatorConfig, Profile, Remote, Session};
-use sys::{Tun, UdpIo, UdpOptions};
+use sys::Tun;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
+use self::transport::Wanted;
 use crate::clock;
 use crate::door;
 use crate::driver::sleep_until;
@@ -251,7 +253,7 @@ impl Client {
             let mut last = "no server has an address".to_owned();
             for index in order {
                 for address in self.resolve(index).await {
-                    let ending = self.attempt(address, stop, events).await?;
+                    let ending = self.attempt(index, address, stop, events).await?;
                     match ending {
                         Ending::Told => return Ok(()),
                         Ending::Over(reason) => {
@@ -298,7 +300,8 @@ impl Client {
     }
 
     async fn resolve(&mut self, index: usize) -> Vec<SocketAddr> {
-        let Some(Remote { host, port, family }) = self.profile.remotes.get(index).cloned() else {
+        let Some(Remote { host, port, family, .. }) = self.profile.remotes.get(index).cloned()
+        else {
             return Vec::new();
         };
         let is_wanted = |address: &IpAddr| match family {
@@ -330,38 +333,35 @@ impl Client {
     /// One connection to one address, from first packet to last.
     async fn attempt(
         &mut self,
+        index: usize,
         server: SocketAddr,
         stop: &mut oneshot::Receiver<()>,
         events: &mpsc::UnboundedSender<ClientEvent>,
     ) -> Result<Ending, ClientFailure> {
         self.attempts = self.attempts.wrapping_add(1);
-        let socket = SocketId(self.attempts);
         let port = PortId(u32::from(self.attempts) + 1);
-        let unspecified: IpAddr = match server {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        let wanted = Wanted {
+            number: self.attempts,
+            server,
+            protocol: self.profile.remotes.get(index).map(|at| at.transport).unwrap_or_default(),
+            local_port: self.profile.local_port,
+            mark: self.mark,
+            patience: self.profile.server_timeout,
         };
-        let local = SocketAddr::new(unspecified, self.profile.local_port.unwrap_or(0));
-        let io = sys::udp::bind(local, UdpOptions { reuse_port: false, mark: self.mark })
-            .and_then(|bound| UdpIo::new(socket, bound));
-        let io = match io {
-            Ok(io) => io,
-            Err(error) => return Ok(Ending::Failed(error.to_string())),
+        let opened = tokio::select! {
+            opened = transport::open(&wanted) => opened,
+            _ = &mut *stop => return Ok(Ending::Told),
         };
-        let kind = SocketKind::OpenVpnInitiator;
-        self.workers.submit(vec![WorkerOp::AddSocket {
-            id: socket,
-            kind,
-            sockets: vec![io],
-            prefix: None,
-        }]);
-
-        let path = Path { local: None, remote: server, carrier: Carrier::Udp(socket) };
+        let (path, end) = match opened {
+            Ok(transport) => transport.serve(&self.workers),
+            Err(error) => return Ok(Ending::Failed(error)),
+        };
         let now = Instant::now();
         let config = Arc::clone(&self.initiator);
         let session = Session::initiator(now, config, path, port, random_bytes());
         let mut connection = Connection {
             pump: Pump::new(session, port),
+            path,
             port,
             server,
             give_up: now + self.profile.server_timeout,
@@ -373,9 +373,7 @@ impl Client {
         };
         connection.pump.feed(now, Input::Command(Command::Connect));
         let ending = self.drive(&mut connection, stop, events).await;
-        let epoch = self
-            .workers
-            .submit(vec![WorkerOp::Fabric(FabricOp::Unplug(port)), WorkerOp::RemoveSocket(socket)]);
+        let epoch = self.workers.submit(vec![WorkerOp::Fabric(FabricOp::Unplug(port)), end]);
         self.workers.forget(port);
         // The next attempt may want the same local port.
         self.workers.wait_applied(epoch).await;
@@ -528,6 +526,7 @@ impl Client {
 #[derive(Debug)]
 struct Connection {
     pump: Pump<Session>,
+    path: Path,
     port: PortId,
     server: SocketAddr,
     give_up: Instant,
@@ -574,6 +573,12 @@ impl Connection {
             }
             WorkerEvent::Notice { port, notice } if port == self.port => {
                 self.pump.feed(now, Input::Notice(notice));
+            }
+            WorkerEvent::StreamClosed { stream, reason }
+                if self.path.carrier == Carrier::Stream(stream) =>
+            {
+                self.ending.get_or_insert_with(|| reason.to_string());
+                self.pump.feed(now, Input::StreamClosed { stream });
             }
             WorkerEvent::Control { .. }
             | WorkerEvent::Notice { .. }

@@ -199,7 +199,7 @@ fn remote(draft: &mut Draft, line: &Line) -> Result<(), ProfileError> {
     let host = line.word(0).ok_or_else(|| line.error("needs HOST [PORT] [PROTO]"))?;
     let port = if line.words.len() > 1 { Some(port(line, 1)?) } else { None };
     let proto = if line.words.len() > 2 { Some(proto(line, 2)?) } else { None };
-    draft.remotes.push(DraftRemote { line: line.number, host: host.to_owned(), port, proto });
+    draft.remotes.push(DraftRemote { host: host.to_owned(), port, proto });
     Ok(())
 }
 
@@ -224,8 +224,10 @@ fn proto(line: &Line, at: usize) -> Result<Proto, ProfileError> {
         "udp" => Ok(Proto::Udp),
         "udp4" => Ok(Proto::Udp4),
         "udp6" => Ok(Proto::Udp6),
-        "tcp" | "tcp-client" | "tcp4" | "tcp4-client" | "tcp6" | "tcp6-client" => Ok(Proto::Tcp),
-        other => Err(line.error(format_args!("{other:?} is not a protocol; use udp"))),
+        "tcp" | "tcp-client" => Ok(Proto::Tcp),
+        "tcp4" | "tcp4-client" => Ok(Proto::Tcp4),
+        "tcp6" | "tcp6-client" => Ok(Proto::Tcp6),
+        other => Err(line.error(format_args!("{other:?} is not a protocol; use udp or tcp"))),
     }
 }
 

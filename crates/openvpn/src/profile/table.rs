@@ -324,7 +324,7 @@ pub const DIRECTIVES: &[Directive] = &[
     server("port-share", ""),
     moot("preresolve", "names are looked up at every attempt"),
     moot("prng", ""),
-    obeyed("proto", "udp, udp4, udp6; TCP remotes are skipped with a note"),
+    obeyed("proto", "udp and tcp, also tcp-client; with 4 or 6 for one family only"),
     unsupported("proto-force", "remotes are tried in the profile's order"),
     moot("protocol-flags", "negotiated"),
     moot("providers", "for OpenSSL"),

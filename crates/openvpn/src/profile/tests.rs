@@ -67,8 +67,18 @@ fn an_ordinary_profile_is_understood() {
     assert_eq!(
         profile.remotes,
         [
-            Remote { host: "vpn.example.org".to_owned(), port: 1194, family: None },
-            Remote { host: "2001:db8::1".to_owned(), port: 443, family: Some(Family::V6) },
+            Remote {
+                host: "vpn.example.org".to_owned(),
+                port: 1194,
+                transport: Transport::Udp,
+                family: None
+            },
+            Remote {
+                host: "2001:db8::1".to_owned(),
+                port: 443,
+                transport: Transport::Udp,
+                family: Some(Family::V6)
+            },
         ]
     );
     assert!(profile.requires_server_usage);
@@ -134,8 +144,32 @@ fn what_a_profile_lacks_is_said() {
     assert!(without("cert").contains("\"cert\" is missing"));
     assert!(parse("client\ndev tun\n").is_err());
     assert!(parse(&GOOD.replace("dev tun\n", "")).unwrap_err().to_string().contains("dev tun"));
-    let tcp = GOOD.replace("proto udp", "proto tcp").replace("443 udp6", "443");
-    assert_eq!(parse(&tcp).unwrap_err().line, 4);
+}
+
+#[test]
+fn remotes_are_tried_in_order_by_whatever_carries_them() {
+    let tried = |extra: &str| {
+        let profile = parse(&format!("{extra}{GOOD}")).unwrap();
+        let one = |at: &Remote| (at.host.clone(), at.transport, at.family);
+        profile.remotes.iter().map(one).collect::<Vec<_>>()
+    };
+    let (v4, v6) = (Some(Family::V4), Some(Family::V6));
+
+    let remotes = "remote a 1 udp\nremote b 2 tcp\nremote c 3 tcp4\nremote d 4 tcp6-client\n";
+    let expected = [
+        ("a".to_owned(), Transport::Udp, None),
+        ("b".to_owned(), Transport::Tcp, None),
+        ("c".to_owned(), Transport::Tcp, v4),
+        ("d".to_owned(), Transport::Tcp, v6),
+    ];
+    assert_eq!(tried(remotes)[..4], expected);
+
+    let tcp = GOOD.replace("proto udp", "proto tcp-client");
+    let by_default = parse(&tcp).unwrap().remotes;
+    assert_eq!(by_default[0].transport, Transport::Tcp);
+    assert_eq!(by_default[1].transport, Transport::Udp, "as the remote itself says");
+    assert!(error_of("proto tcp-server").contains("use udp or tcp"));
+    assert!(error_of("proto sctp").contains("is not a protocol"));
 }
 
 #[test]
@@ -176,8 +210,10 @@ fn a_connection_block_speaks_for_itself_only() {
 
     let profile = parse(&format!("{blocks}{GOOD}")).unwrap();
 
-    let b = Remote { host: "b".to_owned(), port: 1194, family: Some(Family::V6) };
-    assert_eq!(profile.remotes[0], b, "the TCP one is skipped: {:?}", profile.remotes);
+    let (udp, tcp) = (Transport::Udp, Transport::Tcp);
+    let a = Remote { host: "a".to_owned(), port: 443, transport: tcp, family: None };
+    let b = Remote { host: "b".to_owned(), port: 1194, transport: udp, family: Some(Family::V6) };
+    assert_eq!(profile.remotes[..2], [a, b]);
     assert!(error_of("<connection>").contains("</connection>"));
     assert!(error_of("</connection>").contains("without a beginning"));
 }

@@ -89,8 +89,10 @@ pub struct Server {
     pub ciphers: String,
     /// `auth`: the digest of tls-auth and of CBC data packets.
     pub digest: String,
-    /// Its UDP port.
+    /// Its port.
     pub port: u16,
+    /// Whether that is TCP's.
+    pub tcp: bool,
     /// More lines for its configuration.
     pub extra: Vec<String>,
 }
@@ -103,6 +105,7 @@ impl Default for Server {
             ciphers: "AES-256-GCM:AES-128-GCM:CHACHA20-POLY1305".to_owned(),
             digest: "SHA256".to_owned(),
             port: 1194,
+            tcp: false,
             extra: Vec::new(),
         }
     }
@@ -136,9 +139,10 @@ impl Server {
         )?;
         make_executable(&checker)?;
 
+        let transport = if self.tcp { "tcp6-server" } else { "udp6\nexplicit-exit-notify 1" };
         let mut text = format!(
-            "dev tun\nproto udp6\nport {}\ntopology subnet\nserver 10.8.0.0 255.255.255.0\n\
-             server-ipv6 fd08::/64\nkeepalive 2 8\ndh none\nexplicit-exit-notify 1\nverb 4\n\
+            "dev tun\nproto {transport}\nport {}\ntopology subnet\nserver 10.8.0.0 255.255.255.0\n\
+             server-ipv6 fd08::/64\nkeepalive 2 8\ndh none\nverb 4\n\
              ifconfig-pool-persist {} 1\ndata-ciphers {}\nauth {}\nkey-direction 0\ndisable-dco\n",
             self.port,
             folder.join(format!("pool-{}", self.port)).display(),
@@ -176,8 +180,9 @@ impl Server {
     pub fn profile(&self, pki: &Pki, identity: &Identity, remotes: &[(IpAddr, u16)]) -> String {
         let mut text = String::from("client\ndev tun\nnobind\nremote-cert-tls server\nverb 4\n");
         for (host, port) in remotes {
-            let protocol = if host.is_ipv4() { "udp4" } else { "udp6" };
-            text.push_str(&format!("remote {host} {port} {protocol}\n"));
+            let protocol = if self.tcp { "tcp" } else { "udp" };
+            let family = if host.is_ipv4() { 4 } else { 6 };
+            text.push_str(&format!("remote {host} {port} {protocol}{family}\n"));
         }
         text.push_str(&format!("data-ciphers {}\nauth {}\n", self.ciphers, self.digest));
         if self.proof.asks_password() {

@@ -38,7 +38,7 @@ pub(crate) async fn run(global: &Global, args: ProfileArgs, output: Output) -> a
         // A phone's is the shortest, too.
         client: args
             .client
-            .or(args.qr.is_some().then_some(ClientProgram::Connect))
+            .or_else(|| args.qr.is_some().then_some(ClientProgram::Connect))
             .map(|client| client.name().to_owned()),
     };
     let profile = admin.new_profile(&new).await?;

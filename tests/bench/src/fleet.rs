@@ -59,6 +59,8 @@ impl Blueprint {
             renegotiate: profile.renegotiate,
             ping: profile.ping,
             ping_restart: profile.ping_restart,
+            exits_on_silence: profile.exits_on_silence,
+            pull: profile.pull.clone(),
             is_before_2_6: false,
             version: env!("CARGO_PKG_VERSION"),
             device: String::new(),

@@ -53,7 +53,7 @@ impl House {
         ping_every(Duration::from_millis(20), &self.world.clients[0], gateway)
     }
 
-    fn is_undisturbed(self, pings: Ping) -> Result<()> {
+    fn end_undisturbed(self, pings: Ping) -> Result<()> {
         let pings = pings.finish()?;
         assert!(pings.sent >= 20 && pings.lost() * 100 <= pings.sent, "{pings:?}");
         let grown = self.warren.peer().rss_kib()?.saturating_sub(self.memory);
@@ -116,7 +116,7 @@ fn those_who_say_little_are_few_and_do_not_stay() {
         wait_closed(&mut streams, PER_SOURCE, soon)?;
         let took = wait_closed(&mut streams, 0, soon)?;
         assert!(took > Duration::from_millis(500), "they were let in: {took:?}");
-        house.is_undisturbed(pings)
+        house.end_undisturbed(pings)
     });
 }
 
@@ -136,7 +136,7 @@ fn lengths_that_cannot_be_close_the_connection_at_once() {
             let mut streams = connections(stranger, 100, &[&FORGED[..], bad].concat())?;
             wait_closed(&mut streams, 0, soon)?;
         }
-        house.is_undisturbed(pings)
+        house.end_undisturbed(pings)
     });
 }
 
@@ -151,6 +151,6 @@ fn a_flood_of_connections_costs_nothing_that_stays() {
         }
         let mut streams = connections(house.world.stranger(), 200, &FORGED)?;
         wait_closed(&mut streams, 0, Duration::from_secs(20))?;
-        house.is_undisturbed(pings)
+        house.end_undisturbed(pings)
     });
 }

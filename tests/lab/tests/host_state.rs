@@ -81,7 +81,8 @@ fn the_last_of_two_restores_whichever_it_is() {
         let world = World::new(lab, 0)?;
         let before = HostState::of(&world.server)?;
         let other = ["ipv4 = \"10.87.0.0/16\"", "ipv6 = \"fd87::/64\""];
-        let other = config(&other, &["listen = [\"0.0.0.0:1195\"]"]);
+        let door = ["listen = [\"0.0.0.0:1195\"]", "listen_tcp = [\"0.0.0.0:1195\"]"];
+        let other = config(&other, &door);
 
         let first = Warren::up(&world.server, "first", &config(&FULL, &[]))?;
         let second = Warren::up(&world.server, "second", &other)?;
@@ -325,7 +326,7 @@ fn a_profile_that_is_missing_or_broken_is_refused_by_connect() {
             ("key.ovpn", cut("key"), "key"),
             ("cert.ovpn", cut("cert"), "cert"),
             ("ca.ovpn", cut("ca"), "ca"),
-            ("static.ovpn", cut("tls-crypt"), "tls-crypt"),
+            ("static.ovpn", cut("tls-crypt-v2"), "tls-crypt-v2"),
             ("unknown.ovpn", format!("no-such-directive 1\n{good}"), "no-such-directive"),
             ("weak.ovpn", format!("cipher none\n{good}"), "cipher"),
             ("digest.ovpn", format!("auth none\n{good}"), "auth"),

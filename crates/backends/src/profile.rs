@@ -129,10 +129,8 @@ fn write_profile(text: &mut String, input: &ProfileInput<'_>) -> std::fmt::Resul
     if input.certificate.is_some() {
         writeln!(text, "# It contains a private key: keep it as you would keep a password.")?;
     }
-    text.write_str("client\ndev tun\nproto udp\n")?;
-    for remote in input.remotes {
-        writeln!(text, "remote {} {} {}", remote.host, remote.port, remote.transport.name())?;
-    }
+    text.write_str("client\ndev tun\n")?;
+    write_remotes(text, input)?;
     text.write_str("nobind\n")?;
     // OpenVPN Connect always does, and passes the words by with a remark.
     if input.client != ClientProgram::Connect {
@@ -146,7 +144,7 @@ fn write_profile(text: &mut String, input: &ProfileInput<'_>) -> std::fmt::Resul
         writeln!(text, "auth-user-pass")?;
     }
     if input.client != ClientProgram::Connect {
-        text.write_str("explicit-exit-notify 1\npush-peer-info\nverb 3\n")?;
+        text.write_str("push-peer-info\nverb 3\n")?;
     }
 
     write_block(text, "ca", input.ca_pem)?;
@@ -165,6 +163,30 @@ fn write_profile(text: &mut String, input: &ProfileInput<'_>) -> std::fmt::Resul
             writeln!(text, "key-direction 1")?;
             write_block(text, "tls-auth", key)
         }
+    }
+}
+
+/// Best first. OpenVPN says goodbye over UDP only if it is told to, and before 2.6 refuses to be
+/// told if any of the remotes is TCP, unless each has a block of its own.
+fn write_remotes(text: &mut String, input: &ProfileInput<'_>) -> std::fmt::Result {
+    const GOODBYE: &str = "explicit-exit-notify 1\n";
+    let is_mixed = input.remotes.iter().any(|remote| remote.transport == Transport::Tcp);
+    let says_goodbye = input.client != ClientProgram::Connect;
+    for remote in input.remotes {
+        let ProfileRemote { host, port, transport } = remote;
+        let line = format!("remote {host} {port} {}\n", transport.name());
+        if is_mixed && says_goodbye {
+            let goodbye = if *transport == Transport::Tcp { "" } else { GOODBYE };
+            write!(text, "<connection>\n{line}{goodbye}</connection>\n")?;
+        } else {
+            text.write_str(&line)?;
+        }
+    }
+    match (says_goodbye, is_mixed) {
+        (true, false) => text.write_str(GOODBYE),
+        // How long one remote is given before the next is tried; OpenVPN takes two minutes.
+        (true, true) => text.write_str("server-poll-timeout 10\n"),
+        (false, _) => Ok(()),
     }
 }
 

@@ -67,8 +67,9 @@ table! {
             connections.";
         remote: OptionalRemote = r#""""#, "",
             "What profiles tell members to connect to: this server's public name or address, with \
-            a port if the one outside differs, as in \"vpn.example.org:443\". Empty takes this \
-            machine's own address, which is right only where no NAT is in front of it.";
+            a port (for UDP and TCP alike) if the one outside differs, as in \
+            \"vpn.example.org:443\". Empty takes this machine's own address, which is right only \
+            where no NAT is in front of it.";
         auth: AuthMode = r#""both""#, "",
             "What a member must prove: that it holds the certificate in its profile, that it knows \
             the password, or both.";

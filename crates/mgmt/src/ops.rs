@@ -9,9 +9,8 @@ mod remote;
 use std::time::Duration;
 
 use backends::{
-    CLIENT_CERTIFICATE_DAYS, ClientProgram, Identity, Pools, ProfileInput, ProfileRemote, Store,
-    StoreError, StoredCertificate, StoredClientKey, Transport, UserSettings, Wrap,
-    generate_password, openvpn_profile,
+    CLIENT_CERTIFICATE_DAYS, ClientProgram, Identity, Pools, ProfileInput, Store, StoreError,
+    StoredCertificate, StoredClientKey, UserSettings, Wrap, generate_password, openvpn_profile,
 };
 use config::{AuthMode, Config, ControlWrap, CookiePolicy, Ipv6Pool, OpenVpn};
 use contract::Secret;
@@ -230,7 +229,7 @@ pub fn new_profile(store: &Store, config: &Config, new: &NewProfile) -> Result<P
     let door = &config.doors.openvpn;
     let client = client_program(new.client.as_deref(), door)?;
     store.user(&new.user)?;
-    let (host, port) = remote::find(new.remote.as_deref(), door)?;
+    let place = remote::find(new.remote.as_deref(), door)?;
     let identity = Identity::load_or_create(store)?;
     let issued = match door.auth {
         AuthMode::Certificate | AuthMode::Both => Some(store.issue_certificate(
@@ -257,7 +256,7 @@ pub fn new_profile(store: &Store, config: &Config, new: &NewProfile) -> Result<P
         user: &new.user,
         network: &config.network.name,
         client,
-        remotes: &[ProfileRemote { host: host.clone(), port, transport: Transport::Udp }],
+        remotes: &place.remotes(),
         ca_pem: identity.authority.certificate_pem(),
         certificate: issued
             .as_ref()
@@ -279,7 +278,7 @@ pub fn new_profile(store: &Store, config: &Config, new: &NewProfile) -> Result<P
         user: new.user.clone(),
         door: new.door.clone(),
         file_name: format!("{}.ovpn", new.user),
-        remote: remote::written(&host, port),
+        remote: place.written(),
         serial,
         not_after: issued.map(|issued| rfc3339(issued.facts.not_after.try_into().unwrap_or(0))),
         client_key: client_key.map(|key| key.id),

@@ -698,7 +698,8 @@ impl Session {
                 );
             }
             (Role::Responder(_), _) => {
-                self.core.close(now, "RESTART", Fatal::Finished(cause));
+                // To this very remote: the next in the profile may be the slow way in.
+                self.core.close(now, "RESTART,[N]", Fatal::Finished(cause));
             }
             (Role::Initiator(_), _) if exits_in_control => {
                 self.core.close(now, "EXIT", Fatal::Finished(TerminateCause::UserRequest));

@@ -58,10 +58,11 @@ fn sent(pair: &common::Link, side: Side) -> Vec<Opcode> {
 }
 
 fn facts(pair: &common::Link) -> SessionFacts {
-    match pair.right.only().events.first() {
-        Some(Event::Up(facts)) => facts.clone(),
-        other => panic!("{other:?}"),
-    }
+    let up = |event: &Event| match event {
+        Event::Up(facts) => Some(facts.clone()),
+        _ => None,
+    };
+    pair.right.only().events.iter().find_map(up).expect("it is up")
 }
 
 fn assert_carries(pair: &mut common::Link) {

@@ -80,9 +80,9 @@ fn a_profile_has_every_line_a_client_needs() {
         [
             "client",
             "dev tun",
-            "proto udp",
             "remote vpn.example.org 443 udp",
             "remote 2001:db8::1 1194 udp6",
+            "explicit-exit-notify 1",
             "nobind",
             "persist-tun",
             "resolv-retry infinite",
@@ -94,7 +94,6 @@ fn a_profile_has_every_line_a_client_needs() {
             "cipher AES-256-GCM",
             "auth SHA256",
             "auth-user-pass",
-            "explicit-exit-notify 1",
             "push-peer-info",
             "verb 3",
         ]
@@ -204,6 +203,21 @@ fn is_accepted(input: impl FnOnce(&[ProfileRemote]) -> Zeroizing<String>) -> boo
         assert!(!complains, "{line}");
     }
     true
+}
+
+#[test]
+fn udp_comes_before_tcp_and_says_goodbye_by_itself() {
+    let material = material();
+    let [udp] = local(1194);
+    let tcp = ProfileRemote { transport: Transport::Tcp, port: 443, ..udp.clone() };
+    let remotes = [udp, tcp];
+    let text = |client| openvpn_profile(&ProfileInput { client, ..material.input(&remotes) });
+
+    let blocks = "<connection>\nremote 127.0.0.1 1194 udp\nexplicit-exit-notify 1\n</connection>\n\
+                  <connection>\nremote 127.0.0.1 443 tcp-client\n</connection>\nserver-poll-timeout 10\nnobind\n";
+    assert!(text(ClientProgram::Any).contains(blocks));
+    let lines = "\nremote 127.0.0.1 1194 udp\nremote 127.0.0.1 443 tcp-client\nnobind\n";
+    assert!(text(ClientProgram::Connect).contains(lines));
 }
 
 #[test]

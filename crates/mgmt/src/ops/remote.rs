@@ -2,44 +2,81 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
+use backends::{ProfileRemote, Transport};
 use config::{OpenVpn, Remote};
 
 use crate::failure::Failure;
+
+/// Where OpenVPN is if nobody says otherwise.
+const DEFAULT_PORT: u16 = 1194;
 
 /// Addresses for documentation (RFC 5737 and RFC 3849): routed like any other address of the
 /// internet, but nobody's.
 const FAR4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const FAR6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
-/// The host and port for a profile: what was asked for, or configured, or looks reachable.
-pub(super) fn find(asked: Option<&str>, door: &OpenVpn) -> Result<(String, u16), Failure> {
+/// Where a client finds the server: one host, UDP before TCP.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) struct Place {
+    host: String,
+    udp: Option<u16>,
+    tcp: Option<u16>,
+}
+
+impl Place {
+    /// As profiles list it.
+    pub(super) fn remotes(&self) -> Vec<ProfileRemote> {
+        let ports = [(self.udp, Transport::Udp), (self.tcp, Transport::Tcp)];
+        let known = ports.into_iter().filter_map(|(port, transport)| Some((port?, transport)));
+        known
+            .map(|(port, transport)| ProfileRemote { host: self.host.clone(), port, transport })
+            .collect()
+    }
+
+    /// As a person writes it.
+    pub(super) fn written(&self) -> String {
+        written(&self.host, self.udp.or(self.tcp).unwrap_or(DEFAULT_PORT))
+    }
+}
+
+/// The host and ports for a profile: what was asked for, or configured, or looks reachable.
+pub(super) fn find(asked: Option<&str>, door: &OpenVpn) -> Result<Place, Failure> {
     let asked = asked
         .map(|text| {
             text.parse::<Remote>().map_err(|error| Failure::invalid(format!("{text:?} is {error}")))
         })
         .transpose()?;
     if let Some(remote) = asked.as_ref().or(door.remote.as_ref()) {
-        return Ok((remote.host.clone(), remote.port.unwrap_or_else(|| own_port(door))));
+        let port = |listen: &[SocketAddr]| {
+            listen.first().map(|own| remote.port.unwrap_or_else(|| own.port()))
+        };
+        let (udp, tcp) = (port(&door.listen), port(&door.listen_tcp));
+        return Ok(Place { host: remote.host.clone(), udp, tcp });
     }
 
     // A machine cut off from the internet still serves its own links; one without any link, itself.
-    let found = reachable(&door.listen, outward)
-        .or_else(|| reachable(&door.listen, on_a_link))
-        .unwrap_or_else(|| (Ipv4Addr::LOCALHOST.into(), own_port(door)));
-    Ok((found.0.to_string(), found.1))
+    let listen = if door.listen.is_empty() { &door.listen_tcp } else { &door.listen };
+    let found = reachable(listen, outward).or_else(|| reachable(listen, on_a_link));
+    let host = found.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |(host, _)| host);
+    let port = |listen: &[SocketAddr]| {
+        let is_there = |own: &&SocketAddr| {
+            own.ip() == host || own.ip().is_unspecified() && own.is_ipv4() == host.is_ipv4()
+        };
+        listen.iter().find(is_there).map(SocketAddr::port)
+    };
+    let (mut udp, tcp) = (port(&door.listen), port(&door.listen_tcp));
+    if udp.is_none() && tcp.is_none() {
+        udp = door.listen.first().or_else(|| door.listen_tcp.first()).map(SocketAddr::port);
+    }
+    Ok(Place { host: host.to_string(), udp, tcp })
 }
 
 /// A host and port as a person writes them.
-pub(super) fn written(host: &str, port: u16) -> String {
+fn written(host: &str, port: u16) -> String {
     match host.parse::<Ipv6Addr>() {
         Ok(address) => format!("[{address}]:{port}"),
         Err(_) => format!("{host}:{port}"),
     }
-}
-
-fn own_port(door: &OpenVpn) -> u16 {
-    // A checked configuration listens somewhere.
-    door.listen.first().map_or(1194, SocketAddr::port)
 }
 
 /// The first listening address that others can reach: as it is, or for "all addresses" the one
@@ -134,10 +171,38 @@ mod tests {
         let text = "[doors.openvpn]\nremote = \"vpn.example:443\"\nlisten = [\"0.0.0.0:5000\"]";
         let door = config::Config::parse(text, "test").expect("valid").doors.openvpn;
 
-        assert_eq!(find(None, &door).expect("configured"), ("vpn.example".to_owned(), 443));
-        assert_eq!(find(Some("a.example"), &door).expect("asked"), ("a.example".to_owned(), 5000));
-        assert_eq!(find(Some("[2001:db8::5]:7"), &door).expect("asked"), ("2001:db8::5".into(), 7));
+        let place = |asked| find(asked, &door).expect("a host");
+        let at = |host: &str, udp, tcp| Place { host: host.to_owned(), udp: Some(udp), tcp };
+        assert_eq!(place(None), at("vpn.example", 443, Some(443)));
+        assert_eq!(place(Some("a.example")), at("a.example", 5000, Some(1194)));
+        assert_eq!(place(Some("[2001:db8::5]:7")), at("2001:db8::5", 7, Some(7)));
+        assert_eq!(place(Some("[2001:db8::5]:7")).written(), "[2001:db8::5]:7");
         let error = find(Some("not a host"), &door).expect_err("it has spaces");
         assert_eq!(error.reason, crate::Reason::Invalid);
+    }
+
+    #[test]
+    fn only_what_is_listened_on_is_named() {
+        let find = |keys: &str| {
+            let text = format!("[doors.openvpn]\nport_share = \"\"\n{keys}");
+            let config = config::Config::parse(&text, "test").expect("valid");
+            find(None, &config.doors.openvpn).expect("a place").remotes()
+        };
+        let named = |keys: &str| -> Vec<String> {
+            let remotes = find(keys);
+            remotes
+                .iter()
+                .map(|one| format!("{} {:?} {}", one.host, one.transport, one.port))
+                .collect()
+        };
+
+        let udp = "listen = [\"203.0.113.9:7\"]\n";
+        assert_eq!(named(&format!("{udp}listen_tcp = []")), ["203.0.113.9 Udp 7"]);
+        let elsewhere = format!("{udp}listen_tcp = [\"203.0.113.10:8\"]");
+        assert_eq!(named(&elsewhere), ["203.0.113.9 Udp 7"], "another address is another host");
+        let both = format!("{udp}listen_tcp = [\"[::]:9\", \"0.0.0.0:8\"]");
+        assert_eq!(named(&both), ["203.0.113.9 Udp 7", "203.0.113.9 Tcp 8"]);
+        let tcp = "listen = []\nlisten_tcp = [\"203.0.113.10:8\"]";
+        assert_eq!(named(tcp), ["203.0.113.10 Tcp 8"]);
     }
 }

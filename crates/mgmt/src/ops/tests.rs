@@ -76,6 +76,7 @@ fn a_profile_follows_the_configuration() {
     );
     for line in [
         "remote h.example 443 udp",
+        "remote h.example 1194 tcp-client",
         "tun-mtu 1400",
         "<tls-auth>",
         "data-ciphers AES-128-GCM",

@@ -10,6 +10,7 @@ use contract::{Secret, WallClock};
 use crypto::digest::Hash;
 use openvpn::{
     ClientKeyRules, InitiatorConfig, Login, Profile, Protection, ResponderConfig, StaticKey,
+    TokenPolicy,
 };
 use pki::{ClientCertificate, ClientChainVerifier, PkiError, ServerChainVerifier, ServerRules};
 use rustls::version::{TLS12, TLS13};
@@ -43,6 +44,11 @@ pub(crate) fn responder(
             Protection::TlsAuth { key, hash: hash(door.digest), directed: true }
         }
     };
+    let tokens = door.tokens.map(|tokens| {
+        let key = around.identity.token_key.expose();
+        let key = std::array::from_fn(|n| key.get(n).copied().unwrap_or_default());
+        TokenPolicy::new(&key, tokens.lifetime, tokens.renewal, Arc::clone(&around.clock))
+    });
     Ok(ResponderConfig {
         tls: Arc::new(server_tls(door, auth.wants_certificate(), around)?),
         protection: Arc::new(protection),
@@ -54,6 +60,7 @@ pub(crate) fn responder(
             clock: Arc::clone(&around.clock),
         })),
         auth,
+        tokens,
         ciphers: door.ciphers.iter().map(|name| cipher(*name)).collect(),
         digest: hash(door.digest),
         network: around.network.clone(),

@@ -127,7 +127,8 @@ pub enum LoginRefusal {
 
 impl LoginRefusal {
     /// Reads what follows `AUTH_FAILED,`; returns the words for the user beside it.
-    pub(crate) fn parse(text: &str) -> (Self, String) {
+    #[must_use]
+    pub fn parse(text: &str) -> (Self, String) {
         let words = |text: &str| printable(text.trim_start_matches([':', ' ']), MAX_TEXT);
         if let Some(rest) = text.strip_prefix("CRV1:") {
             return match Challenge::parse(rest) {

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use backends::Identity;
 use config::{AuthMode, Cipher, ControlWrap, CookiePolicy, Digest, OpenVpn, TlsVersion};
-use contract::{Secret, WallClock};
+use contract::WallClock;
 use crypto::digest::Hash;
 use openvpn::{
-    ClientKeyRules, InitiatorConfig, Login, Profile, Protection, ResponderConfig, StaticKey,
-    TokenPolicy,
+    ClientKeyRules, InitiatorConfig, Profile, Protection, ResponderConfig, StaticKey, TokenPolicy,
 };
 use pki::{ClientCertificate, ClientChainVerifier, PkiError, ServerChainVerifier, ServerRules};
 use rustls::version::{TLS12, TLS13};
@@ -135,7 +134,6 @@ fn hash(digest: Digest) -> Hash {
 /// A profile that can be connected with: certificates read and checked.
 pub(crate) fn initiator(
     profile: &Profile,
-    login: Option<(String, Secret)>,
     device: String,
     clock: &Arc<WallClock>,
 ) -> Result<InitiatorConfig, String> {
@@ -188,11 +186,8 @@ pub(crate) fn initiator(
     Ok(InitiatorConfig {
         tls: Arc::new(tls),
         protection: Arc::new(profile.protection.clone()),
-        credentials: match (&profile.login, login) {
-            (Login::None, _) => None,
-            (Login::Given(user, password), _) => Some((user.clone(), password.clone())),
-            (_, login) => login,
-        },
+        // Each connection is told anew.
+        credentials: None,
         ciphers: profile.ciphers.clone(),
         fallback: profile.fallback,
         digest: profile.digest,

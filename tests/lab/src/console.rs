@@ -1,6 +1,8 @@
-//! The user of a stock client, who is asked through its management interface, as GUIs do it.
+//! People at their machines: the user of a stock client, who is asked through its management
+//! interface as GUIs do it, and somebody at a terminal.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -8,8 +10,12 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 
 use crate::PATIENCE;
+use crate::namespace::Namespace;
+use crate::peer::Peer;
 use crate::probe::eventually;
 
 /// A conversation with one client.
@@ -76,6 +82,55 @@ impl Console {
 #[must_use]
 pub fn socket(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("console-{}-{name}", std::process::id()))
+}
+
+/// A program with a terminal, and somebody who types.
+#[derive(Debug)]
+pub struct Terminal {
+    peer: Peer,
+    keyboard: fs::File,
+    screen: PathBuf,
+    /// How much of the screen has been read.
+    read: usize,
+}
+
+impl Terminal {
+    /// Starts `command` (for a shell) with a terminal of its own.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start(namespace: &Namespace, name: &str, command: &str) -> Result<Self> {
+        let fifo = namespace.folder().join(format!("keyboard-{name}"));
+        mkfifo(&fifo, Mode::S_IRWXU)?;
+        // Open for both, so that neither end waits for the other.
+        let keyboard = fs::OpenOptions::new().read(true).write(true).open(&fifo)?;
+        let mut shell = Command::new("sh");
+        let screen = namespace.folder().join(format!("screen-{name}"));
+        shell.args(["-c", "exec script -qefc \"$0\" \"$1\" < \"$2\"", command]);
+        shell.arg(&screen).arg(fifo);
+        Ok(Self { peer: namespace.spawn(name, shell)?, keyboard, screen, read: 0 })
+    }
+
+    /// Waits for a question, and types one line. What is typed before is lost where a program
+    /// switches the echo off.
+    ///
+    /// # Errors
+    /// If the question does not come.
+    pub fn answer(&mut self, question: &str, line: &str) -> Result<()> {
+        self.read += eventually(PATIENCE, || {
+            let screen = fs::read(&self.screen)?;
+            let new = String::from_utf8_lossy(screen.get(self.read..).unwrap_or_default());
+            let at = new.find(question).with_context(|| format!("{question:?} is not asked"))?;
+            Ok(at + question.len())
+        })?;
+        writeln!(self.keyboard, "{line}").context("type")
+    }
+
+    /// The process, and what the screen shows.
+    #[must_use]
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
 }
 
 /// The code that an authenticator app shows for a secret in base32, `later` steps of 30 seconds

@@ -19,6 +19,17 @@ struct Bench {
     authority: Authority,
 }
 
+fn context() -> AuthContext {
+    AuthContext {
+        protocol: "openvpn",
+        network: "warren".to_owned(),
+        remote: "192.0.2.7".parse().unwrap(),
+        port: 1194,
+        session: SessionId(1),
+        introduction: "".into(),
+    }
+}
+
 impl Bench {
     /// A store with alice, who has a password and a fixed address, and bob, who has neither.
     fn new(limits: Limits) -> Self {
@@ -40,15 +51,7 @@ impl Bench {
     }
 
     async fn ask(&self, credentials: Credentials) -> Result<Grant, DenyReason> {
-        let context = AuthContext {
-            protocol: "openvpn",
-            network: "warren".to_owned(),
-            remote: "192.0.2.7".parse().unwrap(),
-            port: 1194,
-            session: SessionId(1),
-            introduction: "".into(),
-        };
-        match self.authenticator.authenticate(&context, credentials).await {
+        match self.verdict(credentials).await {
             AuthVerdict::Grant(grant) => Ok(*grant),
             AuthVerdict::Deny(reason) => Err(reason),
             other => panic!("neither granted nor denied: {other:?}"),
@@ -232,12 +235,7 @@ impl Bench {
     }
 
     async fn verdict(&self, credentials: Credentials) -> AuthVerdict {
-        let context = AuthContext {
-            protocol: "openvpn",
-            network: "warren".to_owned(),
-            remote: "192.0.2.7".parse().unwrap(),
-        };
-        self.authenticator.authenticate(&context, credentials).await
+        self.authenticator.authenticate(&context(), credentials).await
     }
 
     async fn with_code(&self, password: &str, code: &str) -> Result<Grant, DenyReason> {

@@ -1,15 +1,16 @@
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use aaa::{Limiter, Limits};
+use aaa::{Limiter, Limits, Rate};
 use contract::{
     AuthContext, AuthVerdict, Authenticator, BoxFuture, Credentials, DenyReason, Grant, Secret,
 };
 use tokio::sync::Semaphore;
 
-use crate::store::{Standing, Store, StoreError};
-use crate::{password, random_bytes};
+use crate::challenges::Challenges;
+use crate::store::{Account, Standing, Store, StoreError};
+use crate::{clock, password, random_bytes, totp};
 
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,13 @@ mod tests;
 /// Each takes 19 MiB and about 30 ms of a core: two leave the other cores to the packets. Who has
 /// to wait is an engine with an open question, so the doors' `max_sessions` bounds the queue.
 const HASHES_AT_ONCE: usize = 2;
+
+/// What a user with a second factor is asked.
+const QUESTION: &str = "Enter the code of your authenticator app";
+
+/// Codes are short, and who guesses them knows the password already: one user's wrong codes from
+/// everywhere a day are fewer than a hundredth of all codes.
+const CODE_RATE: Rate = Rate { burst: 10, forget_every: Duration::from_secs(30) };
 
 /// Judges by the store's own user list.
 #[derive(Debug)]
@@ -32,8 +40,11 @@ impl LocalAuthenticator {
         // A password that nobody knows, so that unknown users cost as much time as known ones.
         let nobody = password::hash(&Secret::new(random_bytes::<16>()));
         let limiter = Mutex::new(Limiter::new(limits));
+        let codes = Limits { source: CODE_RATE, user: CODE_RATE, ..limits };
+        let codes = Mutex::new(Limiter::new(codes));
+        let challenges = Mutex::default();
         Self {
-            judge: Arc::new(Judge { store, limiter, nobody }),
+            judge: Arc::new(Judge { store, limiter, codes, challenges, nobody }),
             hashing: Arc::new(Semaphore::new(HASHES_AT_ONCE)),
         }
     }
@@ -48,16 +59,26 @@ impl Authenticator for LocalAuthenticator {
         Box::pin(async move {
             let judge = Arc::clone(&self.judge);
             let verdict = match credentials {
-                Credentials::Password { user, password, .. } => {
+                Credentials::Password { user, password, response } => {
                     let hashing = Arc::clone(&self.hashing);
                     let permit = hashing.acquire_owned().await.expect("it is never closed");
                     let source = context.remote;
                     tokio::task::spawn_blocking(move || {
                         // The hash is computed to its end even if the peer has gone meanwhile.
                         let _permit = permit;
-                        judge.password(source, &user, &password)
+                        judge.password(source, &user, &password, response.as_ref())
                     })
                     .await
+                }
+                Credentials::Response { user, state, response } => {
+                    let source = context.remote;
+                    tokio::task::spawn_blocking(move || {
+                        judge.response(source, &user, &state, &response)
+                    })
+                    .await
+                }
+                Credentials::Known { user, since } => {
+                    tokio::task::spawn_blocking(move || judge.known(&user, since)).await
                 }
                 Credentials::Certificate { chain } => {
                     tokio::task::spawn_blocking(move || judge.certificate(&chain)).await
@@ -75,6 +96,11 @@ impl Authenticator for LocalAuthenticator {
             match verdict {
                 Ok(Ok(grant)) => AuthVerdict::Grant(Box::new(grant)),
                 Ok(Err(Refusal::Deny(reason))) => AuthVerdict::Deny(reason),
+                Ok(Err(Refusal::Question(state))) => AuthVerdict::Challenge {
+                    state: state.to_vec(),
+                    prompt: QUESTION.to_owned(),
+                    echo: true,
+                },
                 Ok(Err(Refusal::Store(error))) => {
                     tracing::error!(%error, "nobody can log in");
                     AuthVerdict::Deny(DenyReason::BackendUnavailable)
@@ -92,12 +118,17 @@ impl Authenticator for LocalAuthenticator {
 struct Judge {
     store: Arc<Store>,
     limiter: Mutex<Limiter>,
+    /// Wrong codes after the right password.
+    codes: Mutex<Limiter>,
+    challenges: Mutex<Challenges>,
     nobody: String,
 }
 
 enum Refusal {
     Deny(DenyReason),
     Store(StoreError),
+    /// Not yet.
+    Question([u8; 16]),
 }
 
 impl From<StoreError> for Refusal {
@@ -107,7 +138,13 @@ impl From<StoreError> for Refusal {
 }
 
 impl Judge {
-    fn password(&self, source: IpAddr, user: &str, password: &Secret) -> Result<Grant, Refusal> {
+    fn password(
+        &self,
+        source: IpAddr,
+        user: &str,
+        password: &Secret,
+        response: Option<&Secret>,
+    ) -> Result<Grant, Refusal> {
         // Before the attempt is counted: a store that fails is not the user's failure.
         let account = self.store.account(user)?;
         // Asked only here, with a permit in hand: a crowd that reconnects through one NAT has no
@@ -121,11 +158,66 @@ impl Judge {
             return Err(Refusal::Deny(DenyReason::BadCredentials));
         };
 
-        self.with_limiter(|limiter| limiter.succeeded(Instant::now(), source, user));
-        if !account.enabled {
-            return Err(Refusal::Deny(DenyReason::AccountDisabled));
+        if let Some(secret) = self.store.totp(user)? {
+            // The attempt counts as failed until the code is right, too.
+            let Some(response) = response else {
+                let asked = lock(&self.challenges).ask(Instant::now(), user);
+                return Err(Refusal::Question(asked));
+            };
+            self.code(source, user, &secret, response)?;
         }
-        Ok(Grant { user: user.to_owned(), fixed_addresses: account.fixed, ..Grant::default() })
+        self.with_limiter(|limiter| limiter.succeeded(Instant::now(), source, user));
+        welcome(user, account)
+    }
+
+    /// The answer to the question for a code. The attempt was counted with the password, and is
+    /// taken back here.
+    fn response(
+        &self,
+        source: IpAddr,
+        user: &str,
+        state: &[u8],
+        response: &Secret,
+    ) -> Result<Grant, Refusal> {
+        let denied = || Refusal::Deny(DenyReason::BadCredentials);
+        if !lock(&self.challenges).take(Instant::now(), user, state) {
+            return Err(denied());
+        }
+        let account = self.store.account(user)?.ok_or_else(denied)?;
+        let secret = self.store.totp(user)?.ok_or_else(denied)?;
+        self.code(source, user, &secret, response)?;
+        self.with_limiter(|limiter| limiter.succeeded(Instant::now(), source, user));
+        welcome(user, account)
+    }
+
+    /// Whether the code is right and has not been used.
+    fn code(
+        &self,
+        source: IpAddr,
+        user: &str,
+        secret: &Secret,
+        response: &Secret,
+    ) -> Result<(), Refusal> {
+        lock(&self.codes)
+            .check(Instant::now(), source, user)
+            .map_err(|_| Refusal::Deny(DenyReason::TooManyAttempts))?;
+        let step = totp::matching_step(secret, clock::now(), response.expose());
+        let step = step.ok_or(Refusal::Deny(DenyReason::BadCredentials))?;
+        if !self.store.use_totp(user, step)? {
+            return Err(Refusal::Deny(DenyReason::BadCredentials));
+        }
+        lock(&self.codes).succeeded(Instant::now(), source, user);
+        Ok(())
+    }
+
+    /// Somebody who proved at `since` who they are.
+    fn known(&self, user: &str, since: u64) -> Result<Grant, Refusal> {
+        let account = self.store.account(user)?.filter(|account| account.hash.is_some());
+        let account = account.ok_or(Refusal::Deny(DenyReason::BadCredentials))?;
+        if since <= account.proof_since {
+            return Err(Refusal::Deny(DenyReason::BadCredentials));
+        }
+        welcome(user, account)
     }
 
     /// There is nothing to guess about a certificate, so nothing is limited.
@@ -163,6 +255,22 @@ impl Judge {
     }
 
     fn with_limiter<T>(&self, work: impl FnOnce(&mut Limiter) -> T) -> T {
-        work(&mut self.limiter.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut lock(&self.limiter))
     }
+}
+
+fn welcome(user: &str, account: Account) -> Result<Grant, Refusal> {
+    if !account.enabled {
+        return Err(Refusal::Deny(DenyReason::AccountDisabled));
+    }
+    Ok(Grant {
+        user: user.to_owned(),
+        fixed_addresses: account.fixed,
+        proof_since: account.proof_since,
+        ..Grant::default()
+    })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -10,6 +10,7 @@ use crate::store::{Store, StoreError};
 
 const AUTHORITY: &str = "identity.authority";
 const SERVER: &str = "identity.server";
+const TOKEN_KEY: &str = "identity.openvpn-token-key";
 const STATIC_KEY: &str = "identity.openvpn-static-key";
 const CLIENT_KEYS: &str = "identity.openvpn-tls-crypt-v2";
 
@@ -30,7 +31,12 @@ pub struct Identity {
     pub static_key: StaticKey,
     /// Makes keys for OpenVPN clients, and recognises them.
     pub client_keys: ServerKey,
+    /// Makes OpenVPN's tokens: those given out before a restart are good after it.
+    pub token_key: Secret,
 }
+
+/// The length of [`Identity::token_key`], in bytes.
+pub const TOKEN_KEY_LEN: usize = 32;
 
 impl Identity {
     /// Reads the identity, and makes what is not there yet; two processes that do this at once
@@ -59,6 +65,11 @@ impl Identity {
             |_| true,
             || Ok(Secret::new(ServerKey::from_bytes(random_bytes()).to_pem().as_bytes())),
         )?;
+        let token_key = store.setting_or(
+            TOKEN_KEY,
+            |key| key.expose().len() == TOKEN_KEY_LEN,
+            || Ok(Secret::new(random_bytes::<TOKEN_KEY_LEN>())),
+        )?;
 
         let text = String::from_utf8_lossy(static_key.expose());
         let client_keys = String::from_utf8_lossy(client_keys.expose());
@@ -67,6 +78,7 @@ impl Identity {
             server_key: pki::private_key(server.expose())?,
             static_key: StaticKey::from_pem(&text)?,
             client_keys: ServerKey::parse(&client_keys)?,
+            token_key,
             authority,
         })
     }
@@ -96,6 +108,7 @@ mod tests {
         assert_eq!(first.server_key.secret_der(), second.server_key.secret_der());
         assert_eq!(first.static_key.expose(), second.static_key.expose());
         assert_eq!(first.client_keys.to_pem(), second.client_keys.to_pem());
+        assert_eq!(first.token_key, second.token_key);
     }
 
     #[test]

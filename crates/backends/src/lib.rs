@@ -34,6 +34,7 @@
 
 mod authenticator;
 mod authority;
+mod challenges;
 mod clock;
 mod identity;
 mod password;
@@ -42,13 +43,14 @@ mod random;
 mod state;
 mod static_key;
 mod store;
+mod totp;
 
 #[cfg(test)]
 mod scratch;
 
 pub use authenticator::LocalAuthenticator;
 pub use authority::{Authority, CLIENT_CERTIFICATE_DAYS, CertificateError, Issued, SERVER_NAME};
-pub use identity::Identity;
+pub use identity::{Identity, TOKEN_KEY_LEN};
 pub use password::generate_password;
 pub use profile::{ClientProgram, ProfileInput, ProfileRemote, Transport, Wrap, openvpn_profile};
 pub use random::random_bytes;
@@ -58,3 +60,4 @@ pub use store::{
     IssuedClientKey, NewUser, Pools, Standing, Store, StoreError, StoredCertificate,
     StoredClientKey, StoredLease, User, UserSettings,
 };
+pub use totp::{totp_text, totp_uri};

@@ -24,6 +24,8 @@ pub struct ProfileInput<'a> {
     pub certificate: Option<(&'a str, &'a str)>,
     /// Whether the server asks for user name and password.
     pub ask_password: bool,
+    /// The client asks its user for a one-time code beside the password.
+    pub ask_code: bool,
     /// How control packets are wrapped.
     pub wrap: Wrap<'a>,
     /// Data ciphers, best first, by OpenVPN's names.
@@ -142,6 +144,9 @@ fn write_profile(text: &mut String, input: &ProfileInput<'_>) -> std::fmt::Resul
     write_ciphers(text, input)?;
     if input.ask_password {
         writeln!(text, "auth-user-pass")?;
+        if input.ask_code {
+            writeln!(text, "static-challenge \"Code\" 1")?;
+        }
     }
     if input.client != ClientProgram::Connect {
         text.write_str("push-peer-info\nverb 3\n")?;

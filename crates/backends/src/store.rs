@@ -5,6 +5,7 @@ mod client_keys;
 mod error;
 mod leases;
 mod settings;
+mod totp;
 mod users;
 
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub use self::client_keys::{IssuedClientKey, StoredClientKey};
 pub use self::error::StoreError;
 pub use self::leases::StoredLease;
 pub use self::settings::UserSettings;
+pub(crate) use self::users::Account;
 pub use self::users::{NewUser, Pools, User};
 use crate::random::random_bytes;
 use crate::state::StateDir;
@@ -102,6 +104,14 @@ const MIGRATIONS: &[&str] = &[
     ) STRICT;
     CREATE TRIGGER user_settings_removed AFTER DELETE ON users
         BEGIN DELETE FROM user_settings WHERE user = old.name; END;
+",
+    "
+    ALTER TABLE users ADD COLUMN proof_since INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE totp (
+        user TEXT PRIMARY KEY,
+        secret BLOB NOT NULL,
+        last_step INTEGER NOT NULL
+    ) STRICT;
 ",
 ];
 

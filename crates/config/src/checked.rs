@@ -67,6 +67,15 @@ pub struct Doors {
     pub openvpn: OpenVpn,
 }
 
+/// Tokens that take the password's place.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Tokens {
+    /// So long after the password was shown; `None` for as long as the token is renewed.
+    pub lifetime: Option<Duration>,
+    /// A token is good for twice this.
+    pub renewal: Duration,
+}
+
 /// The OpenVPN door.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
@@ -98,6 +107,8 @@ pub struct OpenVpn {
     pub digest: Digest,
     /// The oldest TLS accepted.
     pub tls_min: TlsVersion,
+    /// Tokens that take the password's place, if members get any.
+    pub tokens: Option<Tokens>,
     /// Fresh keys after this long; `None` leaves it to the client.
     pub renegotiate: Option<Duration>,
     /// A sign of life after this much silence.
@@ -296,6 +307,19 @@ fn openvpn(table: OpenVpnTable, source: &Source<'_>) -> Result<OpenVpn, ConfigEr
         let what = format!("{renegotiate} is too often; write 0 for never, or at least 5");
         return Err(source.error(table.renegotiate.at, Some("doors.openvpn.renegotiate"), what));
     }
+    let mut renewal = table.auth_token_renewal.value.0;
+    if table.auth_token_renewal.at.is_none() {
+        renewal = renewal.max(renegotiate);
+    }
+    if table.auth_token.value && renegotiate != 0 && 2 * renewal <= renegotiate {
+        let what = format!(
+            "twice {renewal} is not more than renegotiate ({renegotiate}): tokens would end before \
+             they are renewed; write at least {}",
+            renegotiate / 2 + 1
+        );
+        let at = table.auth_token_renewal.at;
+        return Err(source.error(at, Some("doors.openvpn.auth_token_renewal"), what));
+    }
     let (ping, ping_restart) = (table.ping.value.0, table.ping_restart.value.0);
     if ping_restart <= ping {
         let what = format!(
@@ -319,6 +343,7 @@ fn openvpn(table: OpenVpnTable, source: &Source<'_>) -> Result<OpenVpn, ConfigEr
 
     let max_age = table.client_key_max_age.value.0;
     let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+    let lifetime = table.auth_token_lifetime.value.0;
     Ok(OpenVpn {
         enabled: table.enabled.value,
         listen: values(table.listen.value),
@@ -333,6 +358,10 @@ fn openvpn(table: OpenVpnTable, source: &Source<'_>) -> Result<OpenVpn, ConfigEr
         ciphers: values(table.ciphers.value),
         digest: table.digest.value,
         tls_min: table.tls_min.value,
+        tokens: table.auth_token.value.then(|| Tokens {
+            lifetime: (lifetime != 0).then(|| seconds(lifetime)),
+            renewal: seconds(renewal),
+        }),
         renegotiate: (renegotiate != 0).then(|| seconds(renegotiate)),
         ping: seconds(ping),
         ping_restart: seconds(ping_restart),

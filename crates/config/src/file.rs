@@ -96,6 +96,18 @@ table! {
             "The hash for tls-auth and for the CBC ciphers; the others need none.";
         tls_min: TlsVersion = r#""1.2""#, "",
             "The oldest version of TLS that is accepted.";
+        auth_token: bool = "true", "",
+            "Who has shown the password gets a token that takes its place when keys are renewed \
+            and when the connection breaks, so that clients need not keep the password, and \
+            nobody is asked for a code every hour. A token is worth nothing once the user is \
+            disabled or removed, or the password changes.";
+        auth_token_lifetime: Whole<0, 31_536_000> = "0", "seconds",
+            "So long after the password was shown, it has to be shown again. 0: never, as long \
+            as the token is renewed.";
+        auth_token_renewal: Whole<5, 604_800> = "3600", "seconds",
+            "A token that has not been renewed for twice as long is worth nothing: this is how \
+            long a device may sleep without its user being asked again. Tokens are renewed with \
+            the keys, so twice this must be more than `renegotiate`, which it is unless set.";
         renegotiate: Whole<0, 604_800> = "3600", "seconds",
             "Fresh keys are made this often. 0 leaves it to the client; otherwise at least 5.";
         ping: Whole<1, 3600> = "10", "seconds",

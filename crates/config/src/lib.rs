@@ -36,7 +36,7 @@ mod text;
 #[cfg(test)]
 mod tests;
 
-pub use checked::{Config, Doors, Log, Network, OpenVpn, Server};
+pub use checked::{Config, Doors, Log, Network, OpenVpn, Server, Tokens};
 pub use error::ConfigError;
 pub use management::{Management, ManagementListen};
 pub use text::{

@@ -87,6 +87,9 @@ tls_crypt_v2_cookie = "required"
 ciphers = ["AES-256-CBC"]
 digest = "SHA1"
 tls_min = "1.3"
+auth_token = false
+auth_token_lifetime = 43200
+auth_token_renewal = 7200
 renegotiate = 0
 ping = 5
 ping_restart = 11
@@ -144,6 +147,23 @@ fn all_keys_together_are_read() {
     );
     assert_eq!(config.server.workers.map(usize::from), Some(3));
     assert_eq!(config.server.user, RunAs::Account("vpn".to_owned()));
+}
+
+#[test]
+fn tokens_live_until_they_are_renewed() {
+    let tokens = |door: &str| {
+        Config::parse(&format!("[doors.openvpn]\n{door}"), "w.toml").unwrap().doors.openvpn.tokens
+    };
+
+    assert_eq!(tokens("").map(|t| (t.lifetime, t.renewal.as_secs())), Some((None, 3600)));
+    assert_eq!(tokens("renegotiate = 86400").map(|t| t.renewal.as_secs()), Some(86_400));
+    assert_eq!(tokens("renegotiate = 0").map(|t| t.renewal.as_secs()), Some(3600));
+    assert_eq!(tokens("auth_token = false\nauth_token_renewal = 5"), None);
+    assert_eq!(
+        refused("[doors.openvpn]\nauth_token_renewal = 1800"),
+        "w.toml:2: doors.openvpn.auth_token_renewal: twice 1800 is not more than renegotiate \
+         (3600): tokens would end before they are renewed; write at least 1801"
+    );
 }
 
 #[test]

@@ -73,8 +73,8 @@ pub enum Credentials {
     Known {
         /// The user's name in the user list.
         user: String,
-        /// When they proved it, in seconds since 1970: older than the last change of their
-        /// password, the proof is worth nothing.
+        /// When they proved it, in seconds since 1970: no later than the last change of their
+        /// password ([`Grant::proof_since`]), the proof is worth nothing.
         since: u64,
     },
     /// Asks again after [`Verdict::Pending`], and waits for the decision.
@@ -140,6 +140,9 @@ pub struct Grant {
     pub idle_limit: Option<Duration>,
     /// Subnets behind the user's devices (OpenVPN's `iroute`).
     pub behind: Vec<IpNet>,
+    /// When the user's password last changed, in seconds since 1970: what is to count as
+    /// [`Credentials::Known`] must be dated later.
+    pub proof_since: u64,
     /// Options for the user's OpenVPN clients, besides the network's own.
     pub openvpn_options: Vec<String>,
 }

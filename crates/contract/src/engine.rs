@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::aaa::{Credentials, Verdict};
+use crate::aaa::{Credentials, Secret, Verdict};
 use crate::hub::{AttachRequest, Lease, NoLease};
 use crate::path::{Path, PortId, StreamId, Via};
 use crate::tunnel::{Tunnel, TunnelKey};
@@ -112,6 +112,13 @@ pub enum Ask {
     Attach(AttachRequest),
     /// Bring the host into the peer's network (initiators).
     Configure(Lease),
+    /// Ask the person at this end (initiators).
+    Prompt {
+        /// The question, free of control characters.
+        text: String,
+        /// Whether what they type may be shown.
+        echo: bool,
+    },
 }
 
 /// The reply to an [`Ask`].
@@ -125,6 +132,8 @@ pub enum Answer {
     Attached(Result<Lease, NoLease>),
     /// To [`Ask::Configure`]; an error has been reported already.
     Configured(Result<(), ()>),
+    /// To [`Ask::Prompt`]; nothing if there is nobody to ask.
+    Prompted(Option<Secret>),
 }
 
 /// An engine's name for one of its questions.

@@ -17,8 +17,9 @@ use tokio::time::timeout;
 
 use crate::failure::Failure;
 use crate::types::{
-    Certificate, ChangedPassword, ClientKey, CreatedUser, Ended, Kick, NewAddresses, NewPassword,
-    NewProfile, NewSettings, NewUser, Profile, Reloaded, Session, Status, User,
+    Certificate, ChangedPassword, ChangedTotp, ClientKey, CreatedUser, Ended, Kick, NewAddresses,
+    NewPassword, NewProfile, NewSettings, NewTotp, NewUser, Profile, Reloaded, Session, Status,
+    User,
 };
 
 /// A server that answers nothing for this long does not work: hashing a password behind a queue of
@@ -187,6 +188,15 @@ impl ApiClient {
         new: &NewPassword,
     ) -> Result<ChangedPassword, ClientError> {
         self.ask(Method::POST, &format!("/v1/users/{}/password", segment(name)), Some(new)).await
+    }
+
+    /// Gives the user a secret for one-time codes, or takes it away.
+    ///
+    /// # Errors
+    ///
+    /// See [`status`](Self::status).
+    pub async fn set_totp(&mut self, name: &str, new: NewTotp) -> Result<ChangedTotp, ClientError> {
+        self.ask(Method::POST, &format!("/v1/users/{}/totp", segment(name)), Some(&new)).await
     }
 
     /// Lets a user in, or keeps them out and ends their sessions.

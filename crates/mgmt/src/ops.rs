@@ -11,14 +11,15 @@ use std::time::Duration;
 use backends::{
     CLIENT_CERTIFICATE_DAYS, ClientProgram, Identity, Pools, ProfileInput, Store, StoreError,
     StoredCertificate, StoredClientKey, UserSettings, Wrap, generate_password, openvpn_profile,
+    totp_text, totp_uri,
 };
 use config::{AuthMode, Config, ControlWrap, CookiePolicy, Ipv6Pool, OpenVpn};
 use contract::Secret;
 
 use crate::failure::{Failure, Reason};
 use crate::types::{
-    Certificate, ChangedPassword, ClientKey, CreatedUser, NewAddresses, NewPassword, NewProfile,
-    NewSettings, NewUser, Password, Profile, User, rfc3339,
+    Certificate, ChangedPassword, ChangedTotp, ClientKey, CreatedUser, NewAddresses, NewPassword,
+    NewProfile, NewSettings, NewTotp, NewUser, Password, Profile, User, rfc3339,
 };
 
 /// Every user, by name.
@@ -142,6 +143,30 @@ pub fn set_addresses(
     user(store, name)
 }
 
+/// Gives the user a secret for one-time codes, or takes it away.
+///
+/// # Errors
+///
+/// Fails if there is no such user.
+pub fn set_totp(
+    store: &Store,
+    config: &Config,
+    name: &str,
+    new: NewTotp,
+) -> Result<ChangedTotp, Failure> {
+    let mut changed = ChangedTotp { user: name.to_owned(), secret: None, uri: None };
+    if new.enabled {
+        let text =
+            |secret: Secret| Password::new(String::from_utf8_lossy(secret.expose()).into_owned());
+        let secret = store.make_totp(name)?;
+        changed.uri = Some(text(totp_uri(&secret, &config.network.name, name)));
+        changed.secret = Some(text(totp_text(&secret)));
+    } else {
+        store.clear_totp(name)?;
+    }
+    Ok(changed)
+}
+
 /// Client certificates, oldest first: those of `user`, or of everybody there is.
 ///
 /// # Errors
@@ -262,6 +287,7 @@ pub fn new_profile(store: &Store, config: &Config, new: &NewProfile) -> Result<P
             .as_ref()
             .zip(key.as_deref())
             .map(|(issued, key)| (issued.certificate_pem.as_str(), key)),
+        ask_code: store.has_totp(&new.user)?,
         ask_password: matches!(door.auth, AuthMode::Password | AuthMode::Both),
         wrap: match (door.control, &client_key) {
             (_, Some(_)) => Wrap::TlsCryptV2(&wrap_key),

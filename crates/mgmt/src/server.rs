@@ -26,8 +26,9 @@ use crate::control::{Control, Select};
 use crate::failure::{Failure, Reason};
 use crate::ops;
 use crate::types::{
-    Certificate, ChangedPassword, ClientKey, CreatedUser, Ended, Kick, NewAddresses, NewPassword,
-    NewProfile, NewSettings, NewUser, Profile, Reloaded, Session, Status, User,
+    Certificate, ChangedPassword, ChangedTotp, ClientKey, CreatedUser, Ended, Kick, NewAddresses,
+    NewPassword, NewProfile, NewSettings, NewTotp, NewUser, Profile, Reloaded, Session, Status,
+    User,
 };
 
 /// The largest request is a user with a password and two addresses.
@@ -207,6 +208,7 @@ fn router(api: Api) -> Router {
         .route("/v1/users/{name}", get(user).delete(remove_user))
         .route("/v1/users/{name}/settings", post(set_settings))
         .route("/v1/users/{name}/password", post(set_password))
+        .route("/v1/users/{name}/totp", post(set_totp))
         .route("/v1/users/{name}/addresses", post(set_addresses))
         .route("/v1/users/{name}/enable", post(enable))
         .route("/v1/users/{name}/disable", post(disable))
@@ -283,6 +285,15 @@ async fn set_password(
     Body(new): Body<NewPassword>,
 ) -> Answer<ChangedPassword> {
     blocking(&api, move |store| ops::set_password(store, &name, &new)).await.map(Json)
+}
+
+async fn set_totp(
+    State(api): State<Api>,
+    Name(name): Name,
+    Body(new): Body<NewTotp>,
+) -> Answer<ChangedTotp> {
+    let config = api.control.config();
+    blocking(&api, move |store| ops::set_totp(store, &config, &name, new)).await.map(Json)
 }
 
 async fn set_addresses(

@@ -219,6 +219,25 @@ pub struct ChangedPassword {
     pub generated_password: Option<Password>,
 }
 
+/// `POST /v1/users/NAME/totp`.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewTotp {
+    /// True makes a new secret; false lets the user in without a code.
+    pub enabled: bool,
+}
+
+/// The answer to [`NewTotp`].
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ChangedTotp {
+    /// Whose.
+    pub user: String,
+    /// The secret for an authenticator app, in base32; it cannot be shown again.
+    pub secret: Option<Password>,
+    /// The same as the `otpauth://` URI that apps read from a QR code.
+    pub uri: Option<Password>,
+}
+
 /// `POST /v1/users/NAME/addresses`.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]

@@ -1,8 +1,12 @@
 //! Bodies of fuzz targets: bytes of a stranger or a hostile peer into every parser.
 
-use contract::Tunnel;
+use std::sync::Arc;
+use std::time::Duration;
+
+use contract::{Secret, Tunnel};
 use crypto::digest::Hash;
 
+use crate::challenge::{self, LoginRefusal};
 use crate::cipher::Cipher;
 use crate::client_key::{ClientKey, MAX_METADATA, SERVER_KEY_LEN, ServerKey, split_wrapped};
 use crate::data::{DataKeys, DataTunnel};
@@ -15,6 +19,7 @@ use crate::pull::{Pull, Update};
 use crate::push::{Messages, Pushed};
 use crate::reliable::Receiver;
 use crate::static_key::StaticKey;
+use crate::token::TokenPolicy;
 use crate::wrap::{Protection, Side};
 
 /// Control packets, wrapped in every way and not at all.
@@ -92,6 +97,21 @@ pub fn reliable(data: &[u8]) {
         receiver.receive(id, chunk);
         while receiver.next().is_some() {}
         let _ = receiver.take_acks(4);
+    }
+}
+
+/// Whatever stands in a password field, and after AUTH_FAILED.
+pub fn login(data: &[u8]) {
+    let policy = TokenPolicy::new(&[7; 32], None, Duration::MAX / 4, Arc::default());
+    assert!(policy.read("ann", data).is_none(), "nobody guesses a token's code");
+    let _ = challenge::credentials("ann", &Secret::new(data));
+    let text = String::from_utf8_lossy(data);
+    let (refusal, _) = LoginRefusal::parse(&text);
+    if let LoginRefusal::Challenge(challenge) = refusal {
+        let _ = challenge::credentials("ann", &challenge.respond(&Secret::new("1")));
+    }
+    if let Some(question) = challenge::question("ann", data, &text, true) {
+        assert!(matches!(LoginRefusal::parse(&question).0, LoginRefusal::Challenge(_)));
     }
 }
 

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use contract::{Answer, Ask, AskId, Event, Fatal, Path, PortId, Secret, TerminateCause};
 use crypto::SeededRandom;
 use crypto::digest::Hash;
 use rustls::ClientConfig;
 
+use crate::challenge::LoginRefusal;
 use crate::cipher::Cipher;
 use crate::generation::{Generation, TlsRole};
 use crate::key_method::KeyRecord;
@@ -70,20 +73,46 @@ pub struct InitiatorConfig {
     pub started_at: u32,
 }
 
+/// How a connection deals with its user, in place of [`InitiatorConfig::credentials`].
+#[derive(Debug, Default)]
+pub struct Conduct {
+    /// What to log in with: a password, a token, or an answer to a question.
+    pub credentials: Option<(String, Secret)>,
+    /// `auth-nocache`: what was shown once is forgotten; a renegotiation asks for it again, unless
+    /// the server has given us a token.
+    pub forgets: bool,
+    /// Whether there is somebody who can be asked; servers are told.
+    pub asks: bool,
+}
+
 #[derive(Debug)]
 pub(crate) struct Initiator {
     config: Arc<InitiatorConfig>,
+    conduct: Conduct,
     stage: Stage,
     /// Our half of the keys that are being negotiated.
     ours: Option<(KeyId, KeySource)>,
-    /// Takes the password's place once the server has pushed it.
-    token: Option<Secret>,
+    /// Takes the place of name and password once the server has pushed it.
+    token: Option<(String, Secret)>,
+    /// Whom we log in as.
+    user: String,
+    prompt: Option<(AskId, Prompt)>,
+    refusal: Option<LoginRefusal>,
     /// The pushed options in force.
     options: Vec<String>,
     /// A change to them that is not complete, or not asked for yet.
     update: Option<Update>,
     /// The question about an update that the host has not answered.
     updating: Option<AskId>,
+}
+
+/// What the person at this end has been asked for.
+#[derive(Clone, Copy, Debug)]
+enum Prompt {
+    /// The password, which a renegotiation needs again.
+    Password(KeyId),
+    /// An answer to the server's question while the login is pending.
+    Response,
 }
 
 #[derive(Debug)]
@@ -115,16 +144,47 @@ impl Session {
         seed: [u8; 32],
     ) -> Self {
         let core = core(now, &config, path, port, seed);
+        let conduct =
+            Conduct { credentials: config.credentials.clone(), forgets: false, asks: false };
+        let user = conduct.credentials.as_ref().map_or(String::new(), |(user, _)| user.clone());
         let role = Initiator {
             config,
+            conduct,
             stage: Stage::AwaitRecord,
             ours: None,
             token: None,
+            user,
+            prompt: None,
+            refusal: None,
             options: Vec::new(),
             update: None,
             updating: None,
         };
         Self::initiator_with(core, role)
+    }
+
+    /// An initiator's way to deal with its user.
+    #[must_use]
+    pub fn with_conduct(mut self, conduct: Conduct) -> Self {
+        if let Some(role) = self.as_initiator_mut() {
+            if let Some((user, _)) = &conduct.credentials {
+                role.user.clone_from(user);
+            }
+            role.conduct = conduct;
+        }
+        self
+    }
+
+    /// What the server gave an initiator to log in with next time: name and token.
+    #[must_use]
+    pub fn token(&self) -> Option<&(String, Secret)> {
+        self.as_initiator()?.token.as_ref()
+    }
+
+    /// Why the server refused an initiator's login, if it did.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&LoginRefusal> {
+        self.as_initiator()?.refusal.as_ref()
     }
 }
 
@@ -208,6 +268,24 @@ impl Initiator {
 
     /// TLS stands: show who we are.
     pub(crate) fn on_handshaked(&mut self, core: &mut Core, key_id: KeyId) {
+        if let Some(token) = self.token.clone() {
+            self.show(core, key_id, Some(token));
+            return;
+        }
+        match self.conduct.credentials.clone() {
+            None if !self.user.is_empty() => {
+                let text = format!("Password for {}", printable(&self.user, 64));
+                let ask = core.ask(Ask::Prompt { text, echo: false });
+                self.prompt = Some((ask, Prompt::Password(key_id)));
+            }
+            credentials => self.show(core, key_id, credentials),
+        }
+        if self.conduct.forgets {
+            self.conduct.credentials = None;
+        }
+    }
+
+    fn show(&mut self, core: &mut Core, key_id: KeyId, credentials: Option<(String, Secret)>) {
         let config = &self.config;
         let source = KeySource::random(&mut core.random);
         let cipher = config.fallback.or_else(|| config.ciphers.first().copied());
@@ -215,11 +293,12 @@ impl Initiator {
         let options =
             options_string(Side::Initiator, core.path.carrier, cipher, config.digest, config.mtu);
         let mut record = own_record(&source, options);
-        if let Some((user, password)) = &config.credentials {
-            record.user.clone_from(user);
-            record.password = self.token.as_ref().unwrap_or(password).clone();
+        if let Some((user, password)) = credentials {
+            (record.user, record.password) = (user, password);
         }
         record.peer_info = our_peer_info(config);
+        let sso = if self.conduct.asks { "openurl,webauth,crtext" } else { "openurl,webauth" };
+        record.peer_info.push_str(&format!("IV_SSO={sso}\n"));
         if let Some(generation) = core.generation(key_id) {
             generation.send(&record.write(Side::Initiator));
         }
@@ -271,16 +350,19 @@ impl Initiator {
             "PUSH_REPLY" => self.on_push(core, now, rest),
             "PUSH_UPDATE" => self.on_update(core, rest),
             "AUTH_FAILED" => {
-                let reason = rest.rsplit_once(':').map_or(rest, |(_, reason)| reason);
-                if !reason.is_empty() {
-                    core.event(Event::Remark(format!(
-                        "the server says: {}",
-                        printable(reason, 200)
-                    )));
+                let (refusal, words) = LoginRefusal::parse(rest);
+                if !words.is_empty() {
+                    core.event(Event::Remark(format!("the server says: {words}")));
                 }
-                // Our token has run out; the password is as good as ever.
-                let is_stale = rest.starts_with("SESSION") && self.token.is_some();
-                if rest.starts_with("TEMP") || is_stale {
+                let comes_back = match &refusal {
+                    LoginRefusal::Temporary { .. } => true,
+                    // Our token has run out; the password is as good as ever.
+                    LoginRefusal::SessionExpired => self.token.is_some(),
+                    LoginRefusal::Challenge(_) | LoginRefusal::Denied => false,
+                };
+                self.token = None;
+                self.refusal = Some(refusal);
+                if comes_back {
                     return Err(Fatal::Finished(TerminateCause::NasError));
                 }
                 Err(Fatal::Denied("the server refused the login (AUTH_FAILED)"))
@@ -289,7 +371,8 @@ impl Initiator {
                 // Somebody has to confirm the login elsewhere.
                 let seconds = rest.strip_prefix("timeout ").and_then(|text| text.parse().ok());
                 let seconds = seconds.unwrap_or(0).min(MAX_PENDING);
-                core.timing.handshake += Duration::from_secs(seconds);
+                // However often it says so, no more than once.
+                core.timing.handshake = self.config.handshake + Duration::from_secs(seconds);
                 core.event(Event::Remark("the server waits for a confirmation".to_owned()));
                 Ok(())
             }
@@ -297,11 +380,56 @@ impl Initiator {
             "HALT" => Err(Fatal::Denied("the server ended the session (HALT)")),
             "EXIT" => Err(Fatal::Finished(TerminateCause::AdminReset)),
             "INFO" | "INFO_PRE" => {
-                core.event(Event::Remark(format!("the server says: {}", printable(rest, 200))));
+                self.on_info(core, rest);
                 Ok(())
             }
             _ => Ok(()),
         }
+    }
+
+    /// What the server wants the person at this end to know, to open, or to answer.
+    fn on_info(&mut self, core: &mut Core, text: &str) {
+        let mut parts = text.splitn(3, ':');
+        let remark = match (parts.next(), parts.next(), parts.next()) {
+            (Some("WEB_AUTH"), Some(_), Some(url)) => {
+                format!("to log in, open {} in a browser", printable(url, 1024))
+            }
+            (Some("OPEN_URL"), Some(url), rest) => {
+                let rest = rest.map_or(String::new(), |rest| format!(":{rest}"));
+                format!("to log in, open {} in a browser", printable(&format!("{url}{rest}"), 1024))
+            }
+            (Some("CR_TEXT"), Some(flags), Some(question)) => {
+                let has = |flag| flags.split(',').any(|word| word == flag);
+                let question = printable(question, 256);
+                if has("R") && self.conduct.asks && self.prompt.is_none() {
+                    let ask = core.ask(Ask::Prompt { text: question, echo: has("E") });
+                    self.prompt = Some((ask, Prompt::Response));
+                    return;
+                }
+                format!("the server asks: {question}")
+            }
+            _ => format!("the server says: {}", printable(text, 200)),
+        };
+        core.event(Event::Remark(remark));
+    }
+
+    fn on_prompted(
+        &mut self,
+        core: &mut Core,
+        prompt: Prompt,
+        typed: Option<Secret>,
+    ) -> Result<(), Fatal> {
+        let typed = typed.ok_or(Fatal::Denied("the server asks, and nobody is here to answer"))?;
+        match prompt {
+            Prompt::Password(key_id) => {
+                let user = self.user.clone();
+                self.show(core, key_id, Some((user, typed)));
+            }
+            Prompt::Response => {
+                core.send_message(&format!("CR_RESPONSE,{}", STANDARD.encode(typed.expose())));
+            }
+        }
+        Ok(())
     }
 
     fn on_push(&mut self, core: &mut Core, now: Instant, options: &str) -> Result<(), Fatal> {
@@ -309,9 +437,7 @@ impl Initiator {
             // After a renegotiation, only to renew the token.
             let mut pushed = Pushed::default();
             pushed.read(options, &self.config.pull);
-            if let Some(token) = pushed.auth_token {
-                self.token = Some(Secret::new(token));
-            }
+            self.take_token(&pushed);
             return Ok(());
         };
         wait.pushed.read(options, &self.config.pull);
@@ -350,13 +476,22 @@ impl Initiator {
         });
         set_timing(core, &pushed);
         self.options.clone_from(&pushed.options);
-        self.token = pushed.auth_token.as_ref().map(|token| Secret::new(token.as_str()));
+        self.take_token(&pushed);
+        core.timing.handshake = self.config.handshake;
         let (_, ours) =
             self.ours.take().ok_or(Fatal::ProtocolViolation("a push before the keys"))?;
         core.install(now, KeyId::FIRST, &ours, &theirs)?;
         let ask = core.ask(Ask::Configure(pushed.lease));
         self.stage = Stage::AwaitConfigured { ask };
         Ok(())
+    }
+
+    fn take_token(&mut self, pushed: &Pushed) {
+        let Some(token) = &pushed.auth_token else { return };
+        let user = pushed.auth_token_user.as_ref().and_then(|user| STANDARD.decode(user).ok());
+        let user = user.and_then(|user| String::from_utf8(user).ok());
+        let user = user.unwrap_or_else(|| self.user.clone());
+        self.token = Some((user, Secret::new(token.as_str())));
     }
 
     /// The server changes what it pushed: the host follows, and the tunnel stays.
@@ -436,6 +571,10 @@ impl Initiator {
                 core.event(Event::Up(core.facts("OpenVPN server".to_owned())));
                 Ok(())
             }
+            (_, Answer::Prompted(typed)) => match self.prompt.take_if(|(asked, _)| *asked == ask) {
+                Some((_, prompt)) => self.on_prompted(core, prompt, typed),
+                None => Ok(()),
+            },
             _ => Ok(()),
         }
     }

@@ -15,6 +15,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::disallowed_methods))]
 
 mod acceptor;
+mod challenge;
 mod cipher;
 mod client_key;
 mod data;
@@ -36,23 +37,26 @@ mod responder;
 mod session;
 mod static_key;
 mod tls;
+mod token;
 mod wrap;
 
 pub use acceptor::{Door, claims};
+pub use challenge::{Challenge, LoginRefusal, static_response};
 pub use cipher::{Cipher, digest_name, digest_named};
 pub use client_key::{
     BadClientKey, ClientKey, ClientKeyId, ClientKeyRules, MAX_METADATA, Metadata, SERVER_KEY_LEN,
     ServerKey, UnwrappedKey, is_young,
 };
 pub use data::{DataKeys, DataTunnel};
-pub use initiator::InitiatorConfig;
+pub use initiator::{Conduct, InitiatorConfig};
 pub use packet::{KeyId, NO_PEER_ID, Opcode};
 pub use profile::{
-    DIRECTIVES, Directive, Family, Login, Profile, ProfileError, ReadFile, Remote, Standing,
-    Transport, directives_page,
+    AuthRetry, DIRECTIVES, Directive, Family, Login, Profile, ProfileError, ReadFile, Remote,
+    Standing, StaticChallenge, Transport, directives_page,
 };
 pub use pull::{FilterAction, Pull, check_option};
 pub use responder::{AuthMode, ResponderConfig};
 pub use session::Session;
 pub use static_key::{BadStaticKey, STATIC_KEY_LEN, StaticKey};
+pub use token::TokenPolicy;
 pub use wrap::{Protection, Side};

@@ -29,6 +29,8 @@ pub(crate) struct PeerInfo {
     pub(crate) mtu: Option<u16>,
     pub(crate) hardware: Option<String>,
     pub(crate) software: String,
+    /// Ways in which its user can be asked while a login is pending.
+    sso: String,
 }
 
 impl PeerInfo {
@@ -43,6 +45,7 @@ impl PeerInfo {
                 "IV_CIPHERS" => info.ciphers = Some(value.to_owned()),
                 "IV_MTU" => info.mtu = value.parse().ok(),
                 "IV_HWADDR" if !value.is_empty() => info.hardware = Some(printable(value, 64)),
+                "IV_SSO" => info.sso = printable(value, 256),
                 "IV_VER" => version = value,
                 "IV_PLAT" => platform = value,
                 "IV_GUI_VER" => gui = value,
@@ -56,6 +59,17 @@ impl PeerInfo {
 
     pub(crate) fn has(&self, bit: u32) -> bool {
         self.proto & bit != 0
+    }
+
+    /// Whether it says that it can show its user such a message.
+    pub(crate) fn understands(&self, info: &str) -> bool {
+        let method = match info.split(':').next().unwrap_or_default() {
+            "WEB_AUTH" => "webauth",
+            "OPEN_URL" => "openurl",
+            "CR_TEXT" => "crtext",
+            _ => return true,
+        };
+        self.sso.split(',').any(|known| known == method)
     }
 
     pub(crate) fn offer<'a>(&'a self, options: &'a str) -> Offer<'a> {

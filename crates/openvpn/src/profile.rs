@@ -50,6 +50,12 @@ pub struct Profile {
     pub protection: Protection,
     /// `auth-user-pass`.
     pub login: Login,
+    /// `static-challenge`.
+    pub challenge: Option<StaticChallenge>,
+    /// `auth-nocache`.
+    pub forgets_password: bool,
+    /// `auth-retry`.
+    pub auth_retry: AuthRetry,
     /// `data-ciphers`.
     pub ciphers: Vec<Cipher>,
     /// `data-ciphers-fallback`, or `cipher`.
@@ -120,6 +126,29 @@ pub enum Family {
     V4,
     /// IPv6.
     V6,
+}
+
+/// `static-challenge`: what the user is asked beside the password.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct StaticChallenge {
+    /// The question.
+    pub text: String,
+    /// Whether what is typed may be shown.
+    pub echo: bool,
+    /// `concat`: the answer follows the password instead of standing beside it.
+    pub is_appended: bool,
+}
+
+/// `auth-retry`: what becomes of a client whose login is refused.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum AuthRetry {
+    /// It gives up.
+    #[default]
+    None,
+    /// It tries the same again (`nointeract`).
+    Same,
+    /// It asks its user again (`interact`).
+    Ask,
 }
 
 /// `auth-user-pass`.
@@ -199,6 +228,9 @@ pub(crate) struct Draft {
     tls_crypt_v2: Option<ClientKey>,
     key_direction: Option<bool>,
     login: Login,
+    challenge: Option<StaticChallenge>,
+    forgets_password: bool,
+    auth_retry: AuthRetry,
     ciphers: Option<Vec<Cipher>>,
     fallback: Option<Cipher>,
     digest: Hash,
@@ -269,6 +301,9 @@ impl Default for Draft {
             tls_crypt_v2: None,
             key_direction: None,
             login: Login::None,
+            challenge: None,
+            forgets_password: false,
+            auth_retry: AuthRetry::None,
             ciphers: None,
             fallback: None,
             digest: Hash::Sha1,
@@ -365,6 +400,9 @@ impl Draft {
             name: self.name,
             protection,
             login: self.login,
+            challenge: self.challenge,
+            forgets_password: self.forgets_password,
+            auth_retry: self.auth_retry,
             ciphers,
             fallback: self.fallback,
             digest: self.digest,

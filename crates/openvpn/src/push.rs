@@ -39,6 +39,7 @@ pub(crate) fn push_reply(
     client: &PeerInfo,
     ping: u64,
     ping_restart: u64,
+    token: Option<&str>,
 ) -> Vec<String> {
     let mut options: Vec<String> = Vec::new();
     if let Some(gateway) = lease.gateway4 {
@@ -76,6 +77,9 @@ pub(crate) fn push_reply(
     }
     if client.mtu.is_some() {
         options.push(format!("tun-mtu {}", lease.mtu));
+    }
+    if let Some(token) = token {
+        options.push(format!("auth-token {token}"));
     }
     bundle(&options)
 }
@@ -199,6 +203,8 @@ pub(crate) struct Pushed {
     pub(crate) exits_on_silence: bool,
     /// A token that takes the password's place.
     pub(crate) auth_token: Option<String>,
+    /// The name to show it with, in base64.
+    pub(crate) auth_token_user: Option<String>,
     /// Options that were understood only in part or not at all.
     pub(crate) remarks: Vec<String>,
     /// Another message follows.
@@ -297,6 +303,7 @@ impl Pushed {
                 Err(_) => return Some(Outcome::Bad(NEEDS_SECONDS)),
             },
             ["auth-token", token] => self.auth_token = Some((*token).to_owned()),
+            ["auth-token-user", user] => self.auth_token_user = Some((*user).to_owned()),
             ["push-continuation", "2"] => self.continues = true,
             // Without meaning here: the address never changes hands, and we always say goodbye.
             [
@@ -407,7 +414,7 @@ mod tests {
     fn a_lease_survives_the_push() {
         let client = PeerInfo::parse("IV_PROTO=3038\nIV_NCP=2\nIV_MTU=1600\n");
 
-        let pushed = read(&push_reply(&lease(), &[], &agreement(), &client, 10, 60));
+        let pushed = read(&push_reply(&lease(), &[], &agreement(), &client, 10, 60, None));
 
         assert_eq!(pushed.lease, lease());
         assert_eq!(pushed.remarks, [""; 0]);
@@ -425,7 +432,7 @@ mod tests {
         lease.metrics.clear();
         lease.routes = (0..200).map(|n| format!("10.{n}.0.0/16").parse().unwrap()).collect();
 
-        let messages = push_reply(&lease, &[], &agreement(), &PeerInfo::default(), 10, 60);
+        let messages = push_reply(&lease, &[], &agreement(), &PeerInfo::default(), 10, 60, None);
 
         assert!(messages.len() > 3);
         assert!(messages.iter().all(|message| message.len() <= 1024));
@@ -449,6 +456,7 @@ mod tests {
             &PeerInfo::default(),
             10,
             60,
+            None,
         );
         for word in ["cipher", "peer-id", "protocol-flags", "tun-mtu", "dns server"] {
             assert!(!reply[0].contains(word), "{word} in {}", reply[0]);

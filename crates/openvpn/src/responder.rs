@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use contract::{
     Answer, Ask, AskId, AttachRequest, AuthVerdict, Credentials, DenyReason, Event, Fatal, Grant,
-    Layer, Lease, NoLease, SessionLimits, TerminateCause,
+    Layer, Lease, NoLease, Secret, SessionLimits, TerminateCause,
 };
 use crypto::digest::Hash;
 use rustls::ServerConfig;
 
+use crate::challenge::{self, one_line};
 use crate::cipher::{Cipher, choose};
 use crate::client_key::ClientKeyRules;
 use crate::generation::TlsRole;
@@ -21,8 +24,11 @@ use crate::peer_info::{PeerInfo, options_string, proto};
 use crate::push::{Agreement, push_reply};
 use crate::session::{Core, Timing, own_record};
 use crate::tls::{Tls, TlsFailure};
+use crate::token::{self, Token, TokenPolicy};
 use crate::wrap::{Protection, Side};
 
+/// How long a decision that is made elsewhere may be waited for: time to find the telephone.
+const MAX_PENDING: Duration = Duration::from_secs(600);
 /// A client that repeats PUSH_REQUEST faster than this has merely not read the reply yet.
 const PUSH_AGAIN: Duration = Duration::from_secs(10);
 
@@ -65,6 +71,8 @@ pub struct ResponderConfig {
     pub client_keys: Option<Arc<ClientKeyRules>>,
     /// What a client has to show.
     pub auth: AuthMode,
+    /// Tokens that take the password's place, if members get any.
+    pub tokens: Option<TokenPolicy>,
     /// In order of preference.
     pub ciphers: Vec<Cipher>,
     /// The HMAC of CBC ciphers.
@@ -113,6 +121,8 @@ pub(crate) struct Responder {
     login: Option<Login>,
     member: Option<Member>,
     push_requested: bool,
+    /// The latest generation in which our key record has been sent.
+    recorded: Option<KeyId>,
 }
 
 /// Credentials under judgement.
@@ -122,6 +132,12 @@ struct Login {
     record: Box<KeyRecord>,
     ask: AskId,
     step: Step,
+    /// The token that took the password's place.
+    token: Option<Token>,
+    /// Our half of the keys, if it is with the client already.
+    sent: Option<KeySource>,
+    /// The decision that is waited for, if the client may still answer a question about it.
+    waits_for: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -139,6 +155,8 @@ struct Member {
     /// Options for this client besides those of the lease.
     options: Vec<String>,
     pushed: Option<Instant>,
+    /// The latest token and the name it was made for.
+    token: Option<(String, Token)>,
 }
 
 impl Responder {
@@ -150,6 +168,7 @@ impl Responder {
             login: None,
             member: None,
             push_requested: false,
+            recorded: None,
         }
     }
 
@@ -201,12 +220,21 @@ impl Responder {
             self.refuse(core, now, key_id, false, why, "no user name or password sent");
             return Ok(());
         }
+        let mut login = Login {
+            key_id,
+            record,
+            ask: AskId(0),
+            step: Step::Certificate,
+            token: None,
+            sent: None,
+            waits_for: None,
+        };
         if self.config.auth.wants_certificate() {
             let chain = core.generation(key_id).map(|g| g.peer_chain()).unwrap_or_default();
-            let ask = core.ask(Ask::Authenticate(Credentials::Certificate { chain }));
-            self.login = Some(Login { key_id, record, ask, step: Step::Certificate });
+            login.ask = core.ask(Ask::Authenticate(Credentials::Certificate { chain }));
+            self.login = Some(login);
         } else {
-            self.ask_password(core, key_id, record, None);
+            self.ask_password(core, now, login, None);
         }
         Ok(())
     }
@@ -214,14 +242,33 @@ impl Responder {
     fn ask_password(
         &mut self,
         core: &mut Core,
-        key_id: KeyId,
-        record: Box<KeyRecord>,
+        now: Instant,
+        login: Login,
         certificate: Option<Box<Grant>>,
     ) {
-        let (user, password) = (record.user.clone(), record.password.clone());
-        let ask =
-            core.ask(Ask::Authenticate(Credentials::Password { user, password, response: None }));
-        self.login = Some(Login { key_id, record, ask, step: Step::Password { certificate } });
+        let (user, field) = (&login.record.user, &login.record.password);
+        let (credentials, token) = if token::is_token(field.expose()) {
+            let Some(token) = self.known_by_token(user, field.expose()) else {
+                self.refuse_token(core, now, login.key_id, "the token is not good any more");
+                return;
+            };
+            (Credentials::Known { user: user.clone(), since: token.initial }, Some(token))
+        } else {
+            let Some(credentials) = challenge::credentials(user, field) else {
+                self.deny(core, now, login.key_id, DenyReason::BadCredentials);
+                return;
+            };
+            (credentials, None)
+        };
+        let ask = core.ask(Ask::Authenticate(credentials));
+        self.login = Some(Login { ask, step: Step::Password { certificate }, token, ..login });
+    }
+
+    /// The token, if it is one of ours, and of the same session as any before it.
+    fn known_by_token(&self, user: &str, field: &[u8]) -> Option<Token> {
+        let token = self.config.tokens.as_ref()?.read(user, field)?;
+        let former = self.member.as_ref().and_then(|member| member.token.as_ref());
+        former.is_none_or(|(_, former)| former.session == token.session).then_some(token)
     }
 
     pub(crate) fn on_answer(
@@ -231,25 +278,29 @@ impl Responder {
         ask: AskId,
         answer: Answer,
     ) -> Result<(), Fatal> {
-        let Some(login) = self.login.take_if(|login| login.ask == ask) else { return Ok(()) };
-        let Login { key_id, record, step, .. } = login;
+        let Some(mut login) = self.login.take_if(|login| login.ask == ask) else { return Ok(()) };
+        let key_id = login.key_id;
         // The renegotiation that asked was given up meanwhile.
         if core.generation(key_id).is_none() {
             return Ok(());
         }
-        match (step, answer) {
-            (_, Answer::Authenticated(AuthVerdict::Deny(reason))) => {
-                self.deny(core, now, key_id, reason);
-                Ok(())
+        let verdict = match answer {
+            Answer::Authenticated(verdict) => verdict,
+            Answer::Attached(attached) => return self.on_attached(core, now, login, attached),
+            Answer::Configured(_) | Answer::Prompted(_) => {
+                return Err(Fatal::Local("an answer to another question"));
             }
-            (Step::Certificate, Answer::Authenticated(AuthVerdict::Grant(grant))) => {
+        };
+        match (login.step, verdict) {
+            (Step::Certificate, AuthVerdict::Grant(grant)) => {
+                login.step = Step::Certificate;
                 if self.config.auth.wants_password() {
-                    self.ask_password(core, key_id, record, Some(grant));
+                    self.ask_password(core, now, login, Some(grant));
                     return Ok(());
                 }
-                self.granted(core, now, key_id, record, grant)
+                self.granted(core, now, login, grant)
             }
-            (Step::Password { certificate }, Answer::Authenticated(AuthVerdict::Grant(grant))) => {
+            (Step::Password { certificate }, AuthVerdict::Grant(grant)) => {
                 let grant = match certificate {
                     Some(certificate) if certificate.user != grant.user => {
                         self.deny(core, now, key_id, DenyReason::BadCredentials);
@@ -259,25 +310,116 @@ impl Responder {
                     Some(certificate) => Box::new(Grant { device: certificate.device, ..*grant }),
                     None => grant,
                 };
-                self.granted(core, now, key_id, record, grant)
+                login.step = Step::Certificate;
+                self.granted(core, now, login, grant)
             }
-            (Step::Lease { grant }, Answer::Attached(Ok(lease))) => {
-                self.admit(core, now, key_id, &record, &grant, lease)
-            }
-            (Step::Lease { .. }, Answer::Attached(Err(no_lease))) => {
-                let (why, is_temporary) = match no_lease {
-                    NoLease::PoolExhausted => ("no address is free on this server", true),
-                    NoLease::AddressTaken => ("the address of this user is in use", true),
-                    NoLease::SubnetTaken => ("a subnet of this user is in use", true),
-                    NoLease::UnknownNetwork | NoLease::Refused => {
-                        ("no place in the network", false)
-                    }
-                };
-                self.refuse(core, now, key_id, is_temporary, why, why);
+            (step @ Step::Password { .. }, AuthVerdict::Pending { ticket, timeout, info }) => {
+                login.step = step;
+                self.wait(core, login, ticket, timeout, info.as_deref());
                 Ok(())
             }
-            _ => Err(Fatal::Local("an answer to another question")),
+            (Step::Password { .. }, AuthVerdict::Challenge { state, prompt, echo })
+                if login.token.is_none() =>
+            {
+                match challenge::question(&login.record.user, &state, &prompt, echo) {
+                    Some(why) => {
+                        self.refuse(core, now, key_id, false, &why, "one more question is asked");
+                    }
+                    None => self.deny(core, now, key_id, DenyReason::BadCredentials),
+                }
+                Ok(())
+            }
+            (_, AuthVerdict::Deny(DenyReason::BackendUnavailable)) => {
+                self.deny(core, now, key_id, DenyReason::BackendUnavailable);
+                Ok(())
+            }
+            // Whatever became of the account, the client's user is the one to be told.
+            (Step::Password { .. }, _) if login.token.is_some() => {
+                self.refuse_token(core, now, key_id, "the user has to log in again");
+                Ok(())
+            }
+            (_, AuthVerdict::Deny(reason)) => {
+                self.deny(core, now, key_id, reason);
+                Ok(())
+            }
+            (_, AuthVerdict::Refuse { reason }) => {
+                let reason = one_line(&reason);
+                self.refuse(core, now, key_id, false, &reason, "refused by whoever decides");
+                Ok(())
+            }
+            _ => {
+                self.deny(core, now, key_id, DenyReason::BadCredentials);
+                Ok(())
+            }
         }
+    }
+
+    fn on_attached(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        mut login: Login,
+        attached: Result<Lease, NoLease>,
+    ) -> Result<(), Fatal> {
+        let key_id = login.key_id;
+        let Step::Lease { grant } = std::mem::replace(&mut login.step, Step::Certificate) else {
+            return Err(Fatal::Local("an answer to another question"));
+        };
+        let (why, is_temporary) = match attached {
+            Ok(lease) => return self.admit(core, now, login, &grant, lease),
+            Err(NoLease::PoolExhausted) => ("no address is free on this server", true),
+            Err(NoLease::AddressTaken) => ("the address of this user is in use", true),
+            Err(NoLease::SubnetTaken) => ("a subnet of this user is in use", true),
+            Err(NoLease::UnknownNetwork | NoLease::Refused) => ("no place in the network", false),
+        };
+        self.refuse(core, now, key_id, is_temporary, why, why);
+        Ok(())
+    }
+
+    /// Somebody decides elsewhere: the client is told to be patient, and nothing else.
+    fn wait(
+        &mut self,
+        core: &mut Core,
+        mut login: Login,
+        ticket: u64,
+        timeout: Duration,
+        info: Option<&str>,
+    ) {
+        let timeout = timeout.min(MAX_PENDING);
+        core.timing.handshake = self.config.handshake + timeout;
+        // In a renegotiation the client would use keys that are not in force yet.
+        if self.member.is_none() {
+            if login.sent.is_none() {
+                // Clients look at control messages only once the key records are exchanged.
+                let source = KeySource::random(&mut core.random);
+                self.send_record(core, login.key_id, &source);
+                login.sent = Some(source);
+            }
+            if self.client.has(proto::AUTH_PENDING) {
+                core.send_message(&format!("AUTH_PENDING,timeout {}", timeout.as_secs()));
+            } else {
+                core.send_message("AUTH_PENDING");
+            }
+            if let Some(info) = info.filter(|info| self.client.understands(info)) {
+                core.send_message(&format!("INFO_PRE,{}", one_line(info)));
+            }
+        }
+        login.waits_for = Some(ticket);
+        login.ask = core.ask(Ask::Authenticate(Credentials::Pending { ticket }));
+        self.login = Some(login);
+    }
+
+    /// The client's user has answered a question that came with a pending decision.
+    fn on_response(&mut self, core: &mut Core, text: &str) {
+        let Some(login) = &mut self.login else { return };
+        let Ok(response) = STANDARD.decode(text) else { return };
+        // One answer to one question; the decision is asked for anew.
+        let Some(ticket) = login.waits_for.take() else { return };
+        login.ask = core.ask(Ask::Authenticate(Credentials::Response {
+            user: login.record.user.clone(),
+            state: ticket.to_be_bytes().to_vec(),
+            response: Secret::new(response),
+        }));
     }
 
     /// Who it is, is settled.
@@ -285,19 +427,27 @@ impl Responder {
         &mut self,
         core: &mut Core,
         now: Instant,
-        key_id: KeyId,
-        record: Box<KeyRecord>,
+        login: Login,
         grant: Box<Grant>,
     ) -> Result<(), Fatal> {
         match &self.member {
             Some(member) if member.user != grant.user => {
-                self.deny(core, now, key_id, DenyReason::BadCredentials);
+                self.deny(core, now, login.key_id, DenyReason::BadCredentials);
                 Ok(())
             }
             Some(_) => {
                 let source = KeySource::random(&mut core.random);
-                core.install(now, key_id, &source, &record.source)?;
-                self.send_record(core, key_id, &source);
+                core.install(now, login.key_id, &source, &login.record.source)?;
+                core.timing.handshake = self.config.handshake;
+                self.send_record(core, login.key_id, &source);
+                let token = self.token(core, &login, &grant);
+                if let (Some((user, token)), Some(policy)) = (&token, &self.config.tokens) {
+                    let text = policy.write(user, token);
+                    core.send_message(&format!("PUSH_REPLY,auth-token {}", *text));
+                }
+                if let Some(member) = &mut self.member {
+                    member.token = token;
+                }
                 Ok(())
             }
             None => {
@@ -314,10 +464,29 @@ impl Responder {
                     remote: core.path.remote.ip(),
                     mtu: self.client.mtu,
                 }));
-                self.login = Some(Login { key_id, record, ask, step: Step::Lease { grant } });
+                let step = Step::Lease { grant };
+                self.login = Some(Login { ask, step, waits_for: None, ..login });
                 Ok(())
             }
         }
+    }
+
+    /// A fresh token for who has just been let in: of the same session and as old as the one it
+    /// replaces, or new with the password that was shown.
+    fn token(&self, core: &mut Core, login: &Login, grant: &Grant) -> Option<(String, Token)> {
+        let policy = self.config.tokens.as_ref().filter(|_| self.config.auth.wants_password())?;
+        let issued = policy.now();
+        let former = self.member.as_ref().and_then(|member| member.token.as_ref());
+        let former = login.token.or_else(|| former.map(|(_, token)| *token));
+        let token = Token {
+            session: former.map_or_else(|| core.random.array(), |token| token.session),
+            initial: match login.token {
+                Some(token) => token.initial,
+                None => issued.max(grant.proof_since.saturating_add(1)),
+            },
+            issued,
+        };
+        Some((login.record.user.clone(), token))
     }
 
     /// The client gets its place: keys first, then the record that lets it use them.
@@ -325,8 +494,7 @@ impl Responder {
         &mut self,
         core: &mut Core,
         now: Instant,
-        key_id: KeyId,
-        record: &KeyRecord,
+        mut login: Login,
         grant: &Grant,
         mut lease: Lease,
     ) -> Result<(), Fatal> {
@@ -337,11 +505,18 @@ impl Responder {
         };
         let options = [&self.config.push, &grant.openvpn_options].into_iter().flatten().cloned();
         let options = options.collect();
-        let source = KeySource::random(&mut core.random);
-        core.install(now, key_id, &source, &record.source)?;
+        let sent = login.sent.take();
+        let is_sent = sent.is_some();
+        let source = sent.unwrap_or_else(|| KeySource::random(&mut core.random));
+        core.install(now, login.key_id, &source, &login.record.source)?;
         core.switch(now);
-        self.send_record(core, key_id, &source);
-        self.member = Some(Member { user: grant.user.clone(), lease, options, pushed: None });
+        core.timing.handshake = self.config.handshake;
+        if !is_sent {
+            self.send_record(core, login.key_id, &source);
+        }
+        let token = self.token(core, &login, grant);
+        self.member =
+            Some(Member { user: grant.user.clone(), lease, options, pushed: None, token });
         core.event(Event::Up(core.facts(format!("OpenVPN {}", self.client.software))));
         if self.push_requested || self.client.has(proto::REQUEST_PUSH) {
             self.push(core, now);
@@ -349,7 +524,8 @@ impl Responder {
         Ok(())
     }
 
-    fn send_record(&self, core: &mut Core, key_id: KeyId, source: &KeySource) {
+    fn send_record(&mut self, core: &mut Core, key_id: KeyId, source: &KeySource) {
+        self.recorded = Some(key_id);
         let cipher = core.agreement.map_or(Cipher::Aes256Gcm, |agreement| agreement.cipher);
         let mtu = self.member.as_ref().map_or(self.config.mtu, |member| member.lease.mtu);
         let options = options_string(Side::Responder, core.path.carrier, cipher, core.digest, mtu);
@@ -367,7 +543,10 @@ impl Responder {
         member.pushed = Some(now);
         let (ping, restart) = (self.config.ping.as_secs(), self.config.ping_restart.as_secs());
         let (lease, options) = (&member.lease, &member.options);
-        for message in push_reply(lease, options, &agreement, &self.client, ping, restart) {
+        let token = member.token.as_ref().zip(self.config.tokens.as_ref());
+        let token = token.map(|((user, token), policy)| policy.write(user, token));
+        let token = token.as_ref().map(|text| text.as_str());
+        for message in push_reply(lease, options, &agreement, &self.client, ping, restart, token) {
             core.send_message(&message);
         }
     }
@@ -385,7 +564,12 @@ impl Responder {
                 Ok(())
             }
             "EXIT" => Err(Fatal::Finished(TerminateCause::UserRequest)),
-            _ => Ok(()),
+            _ => {
+                if let Some(text) = message.strip_prefix("CR_RESPONSE,") {
+                    self.on_response(core, text);
+                }
+                Ok(())
+            }
         }
     }
 
@@ -407,6 +591,11 @@ impl Responder {
         self.refuse(core, now, key_id, is_temporary, to_peer, to_us);
     }
 
+    /// The client forgets its token and asks its user.
+    fn refuse_token(&mut self, core: &mut Core, now: Instant, key_id: KeyId, why: &'static str) {
+        self.refuse(core, now, key_id, false, &format!("SESSION: {why}"), why);
+    }
+
     /// Clients look at AUTH_FAILED only once the key records have been exchanged.
     fn refuse(
         &mut self,
@@ -418,8 +607,10 @@ impl Responder {
         to_us: &'static str,
     ) {
         self.login = None;
-        let source = KeySource::random(&mut core.random);
-        self.send_record(core, key_id, &source);
+        if self.recorded != Some(key_id) {
+            let source = KeySource::random(&mut core.random);
+            self.send_record(core, key_id, &source);
+        }
         // A client that knows the word tries again by itself instead of forgetting the password.
         let temporary =
             if is_temporary && self.client.has(proto::AUTH_FAIL_TEMP) { "TEMP:" } else { "" };

@@ -477,6 +477,20 @@ impl Session {
         self.core.peer_sid.is_some()
     }
 
+    pub(crate) fn as_initiator(&self) -> Option<&Initiator> {
+        match &self.role {
+            Role::Initiator(role) => Some(role),
+            Role::Responder(_) => None,
+        }
+    }
+
+    pub(crate) fn as_initiator_mut(&mut self) -> Option<&mut Initiator> {
+        match &mut self.role {
+            Role::Initiator(role) => Some(role),
+            Role::Responder(_) => None,
+        }
+    }
+
     /// Whether packets can flow.
     #[must_use]
     pub fn is_established(&self) -> bool {

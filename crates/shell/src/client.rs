@@ -1,5 +1,6 @@
 //! The initiator's side: one tunnel to one of a profile's servers, for as long as it is wanted.
 
+mod login;
 mod transport;
 
 use std::fmt;
@@ -10,16 +11,18 @@ use std::time::{Duration, Instant};
 
 use backends::{StateDir, random_bytes};
 use contract::{
-    Answer, Ask, Carrier, Command, Event, FabricOp, Farewell, Fatal, Input, Layer, Lease, Path,
-    Plug, PortId, Secret, SessionFacts, TerminateCause, Via, WallClock,
+    Answer, Ask, AskId, Carrier, Command, Event, FabricOp, Farewell, Fatal, Input, Layer, Lease,
+    Path, Plug, PortId, Secret, SessionFacts, TerminateCause, Via, WallClock,
 };
 use host::{ClientHost, ClientPlan, Journal, Keeper};
 use hub::{AnyFabric, Uplink};
-use openvpn::{Family, InitiatorConfig, Profile, Remote, Session};
+use openvpn::{Conduct, Family, InitiatorConfig, Profile, Remote, Session};
 use sys::Tun;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
+use self::login::Book;
+pub use self::login::Desk;
 use self::transport::Wanted;
 use crate::clock;
 use crate::door;
@@ -54,6 +57,8 @@ pub struct ClientConfig {
     pub profile: Profile,
     /// User and password, if the profile asks for them.
     pub login: Option<(String, Secret)>,
+    /// Who is asked for whatever else the server wants to know.
+    pub desk: Arc<dyn Desk>,
     /// Where changes to the host are written down.
     pub state: PathBuf,
     /// What keeps root's rights, if we have given them up.
@@ -123,6 +128,7 @@ pub struct Client {
     /// The addresses that each name had when it was last resolved.
     known: Vec<Vec<IpAddr>>,
     attempts: u16,
+    login: Book,
 }
 
 /// Undoes what clients that were cut off left behind: each of them had a folder in `clients`.
@@ -150,6 +156,8 @@ enum Ending {
     Told,
     /// It was up for as long as it should be.
     Over(String),
+    /// The server wants another login than this one, and there is one.
+    Again,
     /// The server refused; trying again would not help.
     Refused(String),
     /// It came up, and went down for this reason.
@@ -165,10 +173,10 @@ impl Client {
     ///
     /// One line; nothing has been changed then.
     pub fn start(start: ClientConfig) -> Result<Self, ClientFailure> {
-        let ClientConfig { profile, login, state, keeper } = start;
+        let ClientConfig { profile, login, desk, state, keeper } = start;
         let clock = clock::start();
         let device = device_id(&state).map_err(|error| cannot("the device's id")(&error))?;
-        let initiator = door::initiator(&profile, login, device, &clock).map_err(ClientFailure)?;
+        let initiator = door::initiator(&profile, device, &clock).map_err(ClientFailure)?;
         for note in &profile.notes {
             info!("{note}");
         }
@@ -197,6 +205,7 @@ impl Client {
         .map_err(|error| cannot("a packet thread")(&error))?;
         let known = vec![Vec::new(); profile.remotes.len()];
         Ok(Self {
+            login: Book::new(&profile, login, desk),
             profile,
             initiator: Arc::new(initiator),
             clock,
@@ -253,9 +262,9 @@ impl Client {
             let mut last = "no server has an address".to_owned();
             for index in order {
                 for address in self.resolve(index).await {
-                    let ending = self.attempt(index, address, stop, events).await?;
+                    let ending = self.attempt_until_settled(index, address, stop, events).await?;
                     match ending {
-                        Ending::Told => return Ok(()),
+                        Ending::Told | Ending::Again => return Ok(()),
                         Ending::Over(reason) => {
                             let _ = events.send(ClientEvent::Over { reason });
                             return Ok(());
@@ -276,9 +285,10 @@ impl Client {
             if self.profile.retry_max.is_some_and(|max| round >= max) {
                 return Err(ClientFailure(format!("given up after {round} rounds: {last}")));
             }
-            debug!(seconds = wait.as_secs_f64(), "waiting before the next attempt");
+            let pause = self.login.backoff.take().unwrap_or(wait);
+            debug!(seconds = pause.as_secs_f64(), "waiting before the next attempt");
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                () = tokio::time::sleep(pause) => {}
                 _ = &mut *stop => return Ok(()),
             }
             wait = (wait * 2).min(longest);
@@ -330,11 +340,32 @@ impl Client {
         self.known[index].iter().map(|address| SocketAddr::new(*address, port)).collect()
     }
 
+    /// Connects to one address, again if only the login has to be another.
+    async fn attempt_until_settled(
+        &mut self,
+        index: usize,
+        server: SocketAddr,
+        stop: &mut oneshot::Receiver<()>,
+        events: &mpsc::UnboundedSender<ClientEvent>,
+    ) -> Result<Ending, ClientFailure> {
+        loop {
+            let conduct = tokio::select! {
+                conduct = self.login.conduct() => conduct?,
+                _ = &mut *stop => return Ok(Ending::Told),
+            };
+            let ending = self.attempt(index, server, conduct, stop, events).await?;
+            if !matches!(ending, Ending::Again) {
+                return Ok(ending);
+            }
+        }
+    }
+
     /// One connection to one address, from first packet to last.
     async fn attempt(
         &mut self,
         index: usize,
         server: SocketAddr,
+        conduct: Conduct,
         stop: &mut oneshot::Receiver<()>,
         events: &mpsc::UnboundedSender<ClientEvent>,
     ) -> Result<Ending, ClientFailure> {
@@ -358,7 +389,9 @@ impl Client {
         };
         let now = Instant::now();
         let config = Arc::clone(&self.initiator);
-        let session = Session::initiator(now, config, path, port, random_bytes());
+        let session =
+            Session::initiator(now, config, path, port, random_bytes()).with_conduct(conduct);
+        let (typing, typed) = mpsc::unbounded_channel();
         let mut connection = Connection {
             pump: Pump::new(session, port),
             path,
@@ -370,9 +403,14 @@ impl Client {
             over: None,
             lease: None,
             watch: None,
+            typing,
+            typed,
         };
         connection.pump.feed(now, Input::Command(Command::Connect));
-        let ending = self.drive(&mut connection, stop, events).await;
+        let ending = self.drive(&mut connection, stop, events).await.map(|ending| {
+            let session = connection.pump.engine();
+            self.login.after(session.token(), session.refusal(), ending)
+        });
         let epoch = self.workers.submit(vec![WorkerOp::Fabric(FabricOp::Unplug(port)), end]);
         self.workers.forget(port);
         // The next attempt may want the same local port.
@@ -416,6 +454,10 @@ impl Client {
                     connection.pump.feed(Instant::now(), Input::Command(farewell));
                 }
                 Some(event) = self.heard.recv() => connection.hear(event),
+                Some((ask, typed)) = connection.typed.recv() => {
+                    let answer = Answer::Prompted(typed);
+                    connection.pump.feed(Instant::now(), Input::Answer { ask, answer });
+                }
                 () = workers.wait_applied(epoch.unwrap_or(0)), if epoch.is_some() => {}
                 () = sleep_until(deadline), if deadline.is_some() => {
                     let now = Instant::now();
@@ -462,6 +504,9 @@ impl Client {
                         }
                         let answer = Answer::Configured(configured.map_err(|_| ()));
                         connection.pump.feed(Instant::now(), Input::Answer { ask, answer });
+                    }
+                    Effect::Ask(ask, Ask::Prompt { text, echo }) => {
+                        self.login.ask_beside(ask, text, echo, connection.typing.clone());
                     }
                     Effect::Ask(_, question) => {
                         return Err(ClientFailure(format!("an initiator asks {question:?}")));
@@ -537,6 +582,9 @@ struct Connection {
     over: Option<&'static str>,
     lease: Option<Lease>,
     watch: Option<Watch>,
+    /// What the person at this end types while the connection waits for it.
+    typing: mpsc::UnboundedSender<(AskId, Option<Secret>)>,
+    typed: mpsc::UnboundedReceiver<(AskId, Option<Secret>)>,
 }
 
 impl Connection {

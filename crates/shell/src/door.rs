@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use backends::Identity;
 use config::{AuthMode, Cipher, ControlWrap, CookiePolicy, Digest, OpenVpn, TlsVersion};
-use contract::{Secret, WallClock};
+use contract::WallClock;
 use crypto::digest::Hash;
 use openvpn::{
-    ClientKeyRules, InitiatorConfig, Login, Profile, Protection, ResponderConfig, StaticKey,
+    ClientKeyRules, InitiatorConfig, Profile, Protection, ResponderConfig, StaticKey, TokenPolicy,
 };
 use pki::{ClientCertificate, ClientChainVerifier, PkiError, ServerChainVerifier, ServerRules};
 use rustls::version::{TLS12, TLS13};
@@ -43,6 +43,11 @@ pub(crate) fn responder(
             Protection::TlsAuth { key, hash: hash(door.digest), directed: true }
         }
     };
+    let tokens = door.tokens.map(|tokens| {
+        let key = around.identity.token_key.expose();
+        let key = std::array::from_fn(|n| key.get(n).copied().unwrap_or_default());
+        TokenPolicy::new(&key, tokens.lifetime, tokens.renewal, Arc::clone(&around.clock))
+    });
     Ok(ResponderConfig {
         tls: Arc::new(server_tls(door, auth.wants_certificate(), around)?),
         protection: Arc::new(protection),
@@ -54,6 +59,7 @@ pub(crate) fn responder(
             clock: Arc::clone(&around.clock),
         })),
         auth,
+        tokens,
         ciphers: door.ciphers.iter().map(|name| cipher(*name)).collect(),
         digest: hash(door.digest),
         network: around.network.clone(),
@@ -128,7 +134,6 @@ fn hash(digest: Digest) -> Hash {
 /// A profile that can be connected with: certificates read and checked.
 pub(crate) fn initiator(
     profile: &Profile,
-    login: Option<(String, Secret)>,
     device: String,
     clock: &Arc<WallClock>,
 ) -> Result<InitiatorConfig, String> {
@@ -181,11 +186,8 @@ pub(crate) fn initiator(
     Ok(InitiatorConfig {
         tls: Arc::new(tls),
         protection: Arc::new(profile.protection.clone()),
-        credentials: match (&profile.login, login) {
-            (Login::None, _) => None,
-            (Login::Given(user, password), _) => Some((user.clone(), password.clone())),
-            (_, login) => login,
-        },
+        // Each connection is told anew.
+        credentials: None,
         ciphers: profile.ciphers.clone(),
         fallback: profile.fallback,
         digest: profile.digest,

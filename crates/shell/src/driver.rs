@@ -624,7 +624,7 @@ where
                 running.pump.feed(Instant::now(), Input::Answer { ask, answer });
                 true
             }
-            Effect::Ask(_, question @ Ask::Configure(_)) => {
+            Effect::Ask(_, question @ (Ask::Configure(_) | Ask::Prompt { .. })) => {
                 tracing::error!(
                     door = self.door,
                     ?question,

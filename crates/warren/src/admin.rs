@@ -8,8 +8,8 @@ use anyhow::Context;
 use backends::{StateDir, Store};
 use config::Config;
 use mgmt::types::{
-    Certificate, ChangedPassword, ClientKey, CreatedUser, Ended, NewAddresses, NewPassword,
-    NewProfile, NewSettings, NewUser, Profile, User,
+    Certificate, ChangedPassword, ChangedTotp, ClientKey, CreatedUser, Ended, NewAddresses,
+    NewPassword, NewProfile, NewSettings, NewTotp, NewUser, Profile, User,
 };
 use mgmt::{ApiClient, ClientError, Failure, ops};
 use sys::Account;
@@ -130,6 +130,18 @@ impl Admin {
         Ok(match self {
             Self::Live(server) => server.set_password(name, new).await?,
             Self::Offline(state) => ops::set_password(&state.store, name, new)?,
+        })
+    }
+
+    /// Gives the user a secret for one-time codes, or takes it away.
+    pub(crate) async fn set_totp(
+        &mut self,
+        name: &str,
+        new: NewTotp,
+    ) -> anyhow::Result<ChangedTotp> {
+        Ok(match self {
+            Self::Live(server) => server.set_totp(name, new).await?,
+            Self::Offline(state) => ops::set_totp(&state.store, &state.config()?, name, new)?,
         })
     }
 

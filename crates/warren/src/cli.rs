@@ -189,6 +189,19 @@ pub(crate) enum UserCommand {
         #[command(flatten)]
         password: PasswordSource,
     },
+    /// Ask a user for a one-time code besides the password
+    ///
+    /// Makes a new secret for an authenticator app and prints it this once, as text and as the URI
+    /// that apps read from a QR code. The code is asked for at every login by password; the user's
+    /// next profile asks for it beside the password. Certificates alone (`auth = "certificate"`)
+    /// are not asked for codes.
+    Totp {
+        /// Whom
+        name: String,
+        /// Ask no more
+        #[arg(long)]
+        off: bool,
+    },
     /// Let a user in again
     Enable {
         /// Whom

@@ -1,8 +1,11 @@
 //! `warren connect FILE`
 
+mod login;
+
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
 use backends::StateDir;
@@ -34,6 +37,8 @@ pub(crate) struct Start {
     pub(crate) profile: openvpn::Profile,
     /// User and password, if the profile wants any.
     pub(crate) login: Option<Login>,
+    /// Who is asked for whatever else is wanted.
+    pub(crate) desk: login::Desk,
     /// Where to write down what is changed on this machine.
     pub(crate) state: PathBuf,
     /// What keeps root's rights, if we have given them up.
@@ -63,10 +68,11 @@ pub(crate) enum LoginSource {
 /// Reads the arguments and the profile, then stays connected until a signal.
 pub(crate) fn run(global: &Global, args: &ConnectArgs) -> anyhow::Result<()> {
     logging::start("info");
+    let _terminal = login::Restore::terminal();
     // With the rights of whoever calls: what the profile names, and the terminal.
     let file = args.file.clone();
     let text = read_profile(&file)?;
-    let (profile, login) = prepare(&file, &text, LoginSource::new(args))?;
+    let (profile, login, desk) = prepare(&file, &text, LoginSource::new(args))?;
     // Before any thread: from here on it is not root.
     let confined = Confinement {
         user: &args.run_as,
@@ -75,7 +81,7 @@ pub(crate) fn run(global: &Global, args: &ConnectArgs) -> anyhow::Result<()> {
         role: Role::Client { has_low_port: profile.local_port.is_some_and(|port| port < 1024) },
     };
     let Confined { state, keeper } = confined.enter()?;
-    let start = Start { file, profile, login, state, keeper };
+    let start = Start { file, profile, login, desk, state, keeper };
     runtime()?.block_on(async {
         let signals = Signals::listen()?;
         stay_connected(start, signals).await
@@ -92,22 +98,23 @@ fn prepare(
     file: &Path,
     text: &str,
     login: LoginSource,
-) -> anyhow::Result<(openvpn::Profile, Option<Login>)> {
+) -> anyhow::Result<(openvpn::Profile, Option<Login>, login::Desk)> {
     let folder = file.parent().map(Path::to_owned).unwrap_or_default();
     let mut read = |name: &str| read_beside(&folder, name);
     let profile = openvpn::Profile::parse(text, &mut read)
         .map_err(|error| Usage(format!("{}:{error}", file.display())))?;
+    let desk = login::Desk::new(login);
     let login = match &profile.login {
         openvpn::Login::None | openvpn::Login::Given(..) => None,
-        openvpn::Login::Ask => Some(login.login()?),
-        openvpn::Login::AskPassword(user) => Some(login.or_user(user).login()?),
+        openvpn::Login::Ask => Some(desk.first_login(None)?),
+        openvpn::Login::AskPassword(user) => Some(desk.first_login(Some(user))?),
     };
-    Ok((profile, login))
+    Ok((profile, login, desk))
 }
 
 /// Connects.
 fn launch(start: Start) -> anyhow::Result<Running> {
-    let Start { file, profile, login, state, keeper } = start;
+    let Start { file, profile, login, desk, state, keeper } = start;
     // Each profile has a folder of its own, so that several can be connected at once.
     let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let clients = StateDir::open(StateDir::open(state)?.clients())?;
@@ -118,6 +125,7 @@ fn launch(start: Start) -> anyhow::Result<Running> {
     let client = Client::start(ClientConfig {
         profile,
         login: login.map(|login| (login.user, login.password.to_secret())),
+        desk: Arc::new(desk),
         state: state.path().to_owned(),
         keeper,
     })
@@ -266,15 +274,17 @@ fn two_lines(mut input: impl BufRead) -> anyhow::Result<Login> {
 }
 
 fn ask_user() -> anyhow::Result<String> {
-    let attempt = || -> io::Result<String> {
-        let mut terminal = io::stderr().lock();
-        write!(terminal, "User: ")?;
-        terminal.flush()?;
-        let mut user = String::new();
-        io::stdin().lock().take(1024).read_line(&mut user)?;
-        Ok(user.trim().to_owned())
-    };
-    attempt().context("cannot read the user's name from the terminal; use --user")
+    ask_line("User: ").context("cannot read the user's name from the terminal; use --user")
+}
+
+/// Asks the person at the terminal for what everybody may see.
+fn ask_line(question: &str) -> io::Result<String> {
+    let mut terminal = io::stderr().lock();
+    write!(terminal, "{question}")?;
+    terminal.flush()?;
+    let mut line = String::new();
+    io::stdin().lock().take(1024).read_line(&mut line)?;
+    Ok(line.trim().to_owned())
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! `warren user ...`
 
-use mgmt::types::{Ended, NewAddresses, NewPassword, NewSettings, NewUser, Password, User};
+use mgmt::types::{
+    Ended, NewAddresses, NewPassword, NewSettings, NewTotp, NewUser, Password, User,
+};
 
 use crate::admin::Admin;
 use crate::cli::{ConfigFile, Global, Setting, UserCommand};
@@ -57,6 +59,19 @@ pub(crate) async fn run(
                     format!("password of {} changed", changed.user),
                     changed.generated_password.as_ref(),
                 )
+            })
+        }
+        UserCommand::Totp { name, off } => {
+            let changed = open(global).await?.set_totp(&name, NewTotp { enabled: !off }).await?;
+            output.show(&changed, |changed| {
+                let line = |label: &str, text: &Option<Password>| {
+                    text.as_ref().map_or(String::new(), |text| {
+                        format!("\n{label}  {}    (shown this once)", text.expose())
+                    })
+                };
+                let what = if off { "is asked for no code" } else { "is asked for a code" };
+                let (secret, uri) = (line("secret", &changed.secret), line("uri", &changed.uri));
+                format!("user {} {what}{secret}{uri}", changed.user)
             })
         }
         UserCommand::Enable { name } => {

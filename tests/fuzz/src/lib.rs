@@ -29,6 +29,7 @@ pub const TARGETS: &[Target] = &[
     target("openvpn_client_key", openvpn::fuzz::client_key),
     target("openvpn_control", openvpn::fuzz::control),
     target("openvpn_data", openvpn::fuzz::data),
+    target("openvpn_login", openvpn::fuzz::login),
     target("openvpn_management", openvpn::fuzz::management),
     target("openvpn_messages", openvpn::fuzz::messages),
     target("openvpn_profile", openvpn::fuzz::profile),

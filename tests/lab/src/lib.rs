@@ -28,6 +28,7 @@
 #![forbid(unsafe_code)]
 
 mod capture;
+pub mod console;
 mod flood;
 mod host_state;
 mod lab;

@@ -377,13 +377,25 @@ impl Client {
         profile: &str,
         credentials: Option<(&str, &str)>,
     ) -> Result<Self> {
+        match credentials {
+            Some((user, password)) => {
+                let file = write_config(namespace, &format!("{user}\n{password}\n"))?;
+                let file = file.display().to_string();
+                Self::start_with(namespace, profile, &["--auth-user-pass", &file])
+            }
+            None => Self::start_with(namespace, profile, &[]),
+        }
+    }
+
+    /// Starts it with a profile's text and options.
+    ///
+    /// # Errors
+    /// If there is no binary, or it cannot be started.
+    pub fn start_with(namespace: &Namespace, profile: &str, options: &[&str]) -> Result<Self> {
         let mut command = Command::new(binary()?);
         command.arg("connect").arg(write_config(namespace, profile)?);
         command.arg("--state").arg(namespace.folder().join(format!("state-{}", namespace.name())));
-        if let Some((user, password)) = credentials {
-            let file = write_config(namespace, &format!("{user}\n{password}\n"))?;
-            command.arg("--auth-user-pass").arg(file);
-        }
+        command.args(options);
         Ok(Self { peer: namespace.spawn(&format!("connect-{}", namespace.name()), command)? })
     }
 

@@ -19,6 +19,17 @@ struct Bench {
     authority: Authority,
 }
 
+fn context() -> AuthContext {
+    AuthContext {
+        protocol: "openvpn",
+        network: "warren".to_owned(),
+        remote: "192.0.2.7".parse().unwrap(),
+        port: 1194,
+        session: SessionId(1),
+        introduction: "".into(),
+    }
+}
+
 impl Bench {
     /// A store with alice, who has a password and a fixed address, and bob, who has neither.
     fn new(limits: Limits) -> Self {
@@ -40,15 +51,7 @@ impl Bench {
     }
 
     async fn ask(&self, credentials: Credentials) -> Result<Grant, DenyReason> {
-        let context = AuthContext {
-            protocol: "openvpn",
-            network: "warren".to_owned(),
-            remote: "192.0.2.7".parse().unwrap(),
-            port: 1194,
-            session: SessionId(1),
-            introduction: "".into(),
-        };
-        match self.authenticator.authenticate(&context, credentials).await {
+        match self.verdict(credentials).await {
             AuthVerdict::Grant(grant) => Ok(*grant),
             AuthVerdict::Deny(reason) => Err(reason),
             other => panic!("neither granted nor denied: {other:?}"),
@@ -104,7 +107,7 @@ fn cost_of_login(bench: &Bench, user: &str) -> Duration {
     let spent = || Duration::from(ClockId::CLOCK_THREAD_CPUTIME_ID.now().unwrap());
     let source = "192.0.2.7".parse().unwrap();
     let begin = spent();
-    let verdict = bench.authenticator.judge.password(source, user, &Secret::new("wrong"));
+    let verdict = bench.authenticator.judge.password(source, user, &Secret::new("wrong"), None);
     assert!(matches!(verdict, Err(Refusal::Deny(DenyReason::BadCredentials))));
     spent() - begin
 }
@@ -224,4 +227,117 @@ async fn a_grant_has_the_users_settings_however_they_came_in() {
         assert_eq!(grant.session_limit, Some(Duration::from_secs(60)));
         assert_eq!(grant.idle_limit, Some(Duration::from_secs(30)));
     }
+}
+impl Bench {
+    /// A user with a second factor: the code that an app would show now, and `later` steps later.
+    fn code(&self, secret: &Secret, later: u64) -> String {
+        String::from_utf8(totp::code(secret, clock::now() / 30 + later).to_vec()).unwrap()
+    }
+
+    async fn verdict(&self, credentials: Credentials) -> AuthVerdict {
+        self.authenticator.authenticate(&context(), credentials).await
+    }
+
+    async fn with_code(&self, password: &str, code: &str) -> Result<Grant, DenyReason> {
+        self.ask(Credentials::Password {
+            user: "alice".to_owned(),
+            password: Secret::new(password),
+            response: Some(Secret::new(code)),
+        })
+        .await
+    }
+
+    /// Shows the right password, and returns what the answer has to come with.
+    async fn question(&self) -> Vec<u8> {
+        let user = "alice".to_owned();
+        let password = Secret::new(RIGHT);
+        match self.verdict(Credentials::Password { user, password, response: None }).await {
+            AuthVerdict::Challenge { state, prompt, .. } => {
+                assert_eq!(prompt, QUESTION);
+                state
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn answer(&self, state: Vec<u8>, user: &str, code: &str) -> Result<Grant, DenyReason> {
+        let response = Secret::new(code);
+        self.ask(Credentials::Response { user: user.to_owned(), state, response }).await
+    }
+}
+
+#[tokio::test]
+async fn a_code_beside_the_password_is_good_once() {
+    let bench = Bench::new(Limits::default());
+    let secret = bench.store.make_totp("alice").unwrap();
+    let (now, next) = (bench.code(&secret, 0), bench.code(&secret, 1));
+
+    assert_eq!(bench.with_code("wrong", &now).await, Err(DenyReason::BadCredentials));
+    assert_eq!(bench.with_code(RIGHT, "12345").await, Err(DenyReason::BadCredentials));
+    assert_eq!(bench.with_code(RIGHT, &now).await.unwrap().user, "alice");
+    assert_eq!(bench.with_code(RIGHT, &now).await, Err(DenyReason::BadCredentials), "again");
+    assert!(bench.with_code(RIGHT, &next).await.is_ok());
+    assert_eq!(bench.with_code(RIGHT, &now).await, Err(DenyReason::BadCredentials), "older");
+}
+
+#[tokio::test]
+async fn who_sends_no_code_is_asked_for_it_after_the_right_password_only() {
+    let bench = Bench::new(Limits::default());
+    let secret = bench.store.make_totp("alice").unwrap();
+
+    assert_eq!(bench.password("alice", "wrong").await, Err(DenyReason::BadCredentials));
+    let denied = Err(DenyReason::BadCredentials);
+    assert_eq!(bench.answer(bench.question().await, "alice", "000").await, denied);
+    assert_eq!(bench.answer(bench.question().await, "bob", &bench.code(&secret, 0)).await, denied);
+    assert_eq!(bench.answer(vec![0; 16], "alice", &bench.code(&secret, 0)).await, denied);
+    let state = bench.question().await;
+    assert!(bench.answer(state.clone(), "alice", &bench.code(&secret, 0)).await.is_ok());
+    assert_eq!(bench.answer(state, "alice", &bench.code(&secret, 1)).await, denied);
+
+    bench.store.clear_totp("alice").unwrap();
+    assert!(bench.password("alice", RIGHT).await.is_ok());
+}
+
+#[tokio::test]
+async fn guessing_codes_is_stopped_even_with_the_right_password() {
+    let rate = |burst| Rate { burst, forget_every: Duration::from_secs(3600) };
+    let bench = Bench::new(Limits { source: rate(4), user: rate(100), capacity: 16 });
+    let secret = bench.store.make_totp("alice").unwrap();
+
+    for _ in 0..2 {
+        let state = bench.question().await;
+        assert_eq!(bench.answer(state, "alice", "1").await, Err(DenyReason::BadCredentials));
+        assert_eq!(bench.with_code(RIGHT, "1").await, Err(DenyReason::BadCredentials));
+    }
+
+    let right = bench.code(&secret, 0);
+    assert_eq!(bench.with_code(RIGHT, &right).await, Err(DenyReason::TooManyAttempts));
+}
+
+#[tokio::test]
+async fn a_proof_is_worth_nothing_once_password_or_factor_change() {
+    let bench = Bench::new(Limits::default());
+    let known = |since| Credentials::Known { user: "alice".to_owned(), since };
+    let mut last = bench.password("alice", RIGHT).await.unwrap().proof_since;
+
+    for change in 0..3 {
+        assert_eq!(bench.ask(known(last)).await, Err(DenyReason::BadCredentials));
+        assert_eq!(bench.ask(known(last + 1)).await.unwrap().fixed_addresses.len(), 1);
+        match change {
+            0 => drop(bench.store.make_totp("alice").unwrap()),
+            1 => bench.store.clear_totp("alice").unwrap(),
+            _ => bench.store.set_password("alice", Some(&Secret::new("another one"))).unwrap(),
+        }
+        let proved = last + 1;
+        assert_eq!(bench.ask(known(proved)).await, Err(DenyReason::BadCredentials), "{change}");
+        last = bench.store.account("alice").unwrap().unwrap().proof_since;
+    }
+
+    let later = last + 1;
+    bench.store.set_enabled("alice", false).unwrap();
+    assert_eq!(bench.ask(known(later)).await, Err(DenyReason::AccountDisabled));
+    bench.store.remove_user("alice").unwrap();
+    assert_eq!(bench.ask(known(later)).await, Err(DenyReason::BadCredentials));
+    let bob = Credentials::Known { user: "bob".to_owned(), since: later };
+    assert_eq!(bench.ask(bob).await, Err(DenyReason::BadCredentials), "he has no password");
 }

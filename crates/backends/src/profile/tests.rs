@@ -46,6 +46,7 @@ impl Material {
             remotes,
             ca_pem: &self.ca,
             certificate: Some((&self.certificate, &self.key)),
+            ask_code: false,
             ask_password: true,
             wrap: Wrap::TlsCryptV2(&self.own),
             ciphers: &["CHACHA20-POLY1305", "AES-256-GCM", "AES-128-CBC"],
@@ -101,6 +102,16 @@ fn a_profile_has_every_line_a_client_needs() {
     for block in [&material.ca, &material.certificate, &material.key, &material.own] {
         assert!(text.contains(block.trim_end()));
     }
+}
+
+#[test]
+fn who_needs_a_code_is_asked_for_it_beside_the_password() {
+    let material = material();
+    let remotes = local(1194);
+    let text = |ask_code| openvpn_profile(&ProfileInput { ask_code, ..material.input(&remotes) });
+
+    assert!(text(true).contains("\nauth-user-pass\nstatic-challenge \"Code\" 1\n"));
+    assert!(!text(false).contains("static-challenge"));
 }
 
 #[test]

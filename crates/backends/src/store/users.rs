@@ -52,6 +52,8 @@ pub(crate) struct Account {
     pub(crate) hash: Option<String>,
     pub(crate) enabled: bool,
     pub(crate) fixed: Vec<IpAddr>,
+    /// Nothing that the user proved before this second since 1970 counts.
+    pub(crate) proof_since: u64,
 }
 
 impl Store {
@@ -71,8 +73,9 @@ impl Store {
             }
             claim(transaction, &user.name, &user.fixed)?;
             transaction.execute(
-                "INSERT INTO users (name, password, ipv4, ipv6, created) VALUES (?1, ?2, ?3, \
-                 ?4, ?5)",
+                // A user of that name who was removed has left tokens with devices.
+                "INSERT INTO users (name, password, ipv4, ipv6, created, proof_since) VALUES (?1, \
+                 ?2, ?3, ?4, ?5, ?5)",
                 params![user.name, hash, text(ipv4), text(ipv6), to_sql(clock::now())],
             )?;
             Ok(())
@@ -112,8 +115,11 @@ impl Store {
     pub fn set_password(&self, name: &str, password: Option<&Secret>) -> Result<(), StoreError> {
         let hash = password.map(hash).transpose()?;
         self.change(name, |transaction| {
-            transaction
-                .execute("UPDATE users SET password = ?2 WHERE name = ?1", params![name, hash])
+            transaction.execute(
+                "UPDATE users SET password = ?2, proof_since = max(?3, proof_since + 1) WHERE \
+                 name = ?1",
+                params![name, hash, to_sql(clock::now())],
+            )
         })
     }
 
@@ -167,6 +173,7 @@ impl Store {
             )?;
             client_keys::revoke_of_user(transaction, name)?;
             transaction.execute("DELETE FROM leases WHERE user = ?1", [name])?;
+            transaction.execute("DELETE FROM totp WHERE user = ?1", [name])?;
             transaction.execute("DELETE FROM users WHERE name = ?1", [name])
         })
     }
@@ -174,9 +181,16 @@ impl Store {
     pub(crate) fn account(&self, name: &str) -> Result<Option<Account>, StoreError> {
         let account = self
             .connection()
-            .prepare_cached("SELECT password, enabled, ipv4, ipv6 FROM users WHERE name = ?1")?
+            .prepare_cached(
+                "SELECT password, enabled, ipv4, ipv6, proof_since FROM users WHERE name = ?1",
+            )?
             .query_row([name], |row| {
-                Ok(Account { hash: row.get(0)?, enabled: row.get(1)?, fixed: addresses(row, 2)? })
+                Ok(Account {
+                    hash: row.get(0)?,
+                    enabled: row.get(1)?,
+                    fixed: addresses(row, 2)?,
+                    proof_since: from_sql(row.get(4)?),
+                })
             })
             .optional()?;
         Ok(account)
@@ -212,6 +226,15 @@ fn user(row: &Row<'_>) -> rusqlite::Result<User> {
 fn addresses(row: &Row<'_>, at: usize) -> rusqlite::Result<Vec<IpAddr>> {
     let columns: [Option<String>; 2] = [row.get(at)?, row.get(at + 1)?];
     Ok(columns.iter().flatten().filter_map(|address| address.parse().ok()).collect())
+}
+
+/// Whatever the user has proved until this moment does not count any more.
+pub(super) fn prove_again(connection: &Connection, name: &str) -> Result<(), StoreError> {
+    let changed = connection.execute(
+        "UPDATE users SET proof_since = max(?2, proof_since + 1) WHERE name = ?1",
+        params![name, to_sql(clock::now())],
+    )?;
+    if changed == 0 { Err(StoreError::NoSuchUser(name.to_owned())) } else { Ok(()) }
 }
 
 pub(super) fn exists(connection: &Connection, name: &str) -> rusqlite::Result<bool> {

@@ -7,9 +7,13 @@ use pki::NameRule;
 
 use super::pull;
 use super::table::{self, Standing};
-use super::{Block, Draft, DraftRemote, Line, Login, ProfileError, Proto, ReadFile};
+use super::{
+    AuthRetry, Block, Draft, DraftRemote, Line, Login, ProfileError, Proto, ReadFile,
+    StaticChallenge,
+};
 use crate::cipher::{Cipher, digest_named};
 use crate::client_key::ClientKey;
+use crate::peer_info::printable;
 use crate::pull::IN_PROFILES;
 use crate::static_key::StaticKey;
 
@@ -68,6 +72,16 @@ pub(super) fn apply(
             draft.key_direction = Some(direction(line, line.word(0).unwrap_or_default())?);
         }
         "auth-user-pass" => draft.login = login(line, read)?,
+        "static-challenge" => draft.challenge = Some(static_challenge(line)?),
+        "auth-nocache" => draft.forgets_password = true,
+        "auth-retry" => {
+            draft.auth_retry = match line.word(0) {
+                Some("none") => AuthRetry::None,
+                Some("nointeract") => AuthRetry::Same,
+                Some("interact") => AuthRetry::Ask,
+                _ => return Err(line.error("needs none, nointeract or interact")),
+            }
+        }
         "data-ciphers" | "ncp-ciphers" => draft.ciphers = Some(ciphers(line)?),
         "cipher" | "data-ciphers-fallback" => draft.fallback = Some(cipher(line)?),
         "auth" => {
@@ -280,6 +294,22 @@ fn login(line: &Line, read: ReadFile<'_>) -> Result<Login, ProfileError> {
             Err(line.error("needs the user name on the first line, the password on the second"))
         }
     }
+}
+
+fn static_challenge(line: &Line) -> Result<StaticChallenge, ProfileError> {
+    let form = "needs TEXT ECHO [scrv1|concat], where ECHO is 0 or 1";
+    let text = line.word(0).ok_or_else(|| line.error(form))?;
+    let echo = match line.word(1) {
+        Some("0") => false,
+        Some("1") => true,
+        _ => return Err(line.error(form)),
+    };
+    let is_appended = match line.word(2) {
+        None | Some("scrv1") => false,
+        Some("concat") => true,
+        Some(_) => return Err(line.error(form)),
+    };
+    Ok(StaticChallenge { text: printable(text, 256), echo, is_appended })
 }
 
 fn name_rule(line: &Line) -> Result<NameRule, ProfileError> {

@@ -253,3 +253,30 @@ fn what_a_profile_asks_of_the_host_is_checked_line_by_line() {
         assert!(error.starts_with(expected), "{line}: {error}");
     }
 }
+
+#[test]
+fn how_to_log_in_is_read() {
+    let with = |lines: &str| parse(&format!("{GOOD}\n{lines}"));
+    let plain = with("").unwrap();
+    assert_eq!((plain.challenge, plain.forgets_password), (None, false));
+    assert_eq!(plain.auth_retry, AuthRetry::None);
+
+    let profile =
+        with("static-challenge \"Your code\" 0\nauth-nocache\nauth-retry interact").unwrap();
+    let asked = StaticChallenge { text: "Your code".to_owned(), echo: false, is_appended: false };
+    assert_eq!((profile.challenge, profile.forgets_password), (Some(asked), true));
+    assert_eq!(profile.auth_retry, AuthRetry::Ask);
+    assert!(with("static-challenge Code 1 concat").unwrap().challenge.unwrap().is_appended);
+
+    for bad in [
+        "static-challenge",
+        "static-challenge Code",
+        "static-challenge Code 2",
+        "static-challenge Code 1 x",
+        "auth-retry",
+        "auth-retry maybe",
+    ] {
+        let error = with(bad).unwrap_err();
+        assert!(error.line > 0 && error.problem.contains("needs"), "{bad}: {error}");
+    }
+}

@@ -17,8 +17,8 @@ use contract::{
 };
 use crypto::digest::Hash;
 use openvpn::{
-    AuthMode, Cipher, ClientKeyRules, Door, InitiatorConfig, Protection, Pull, ResponderConfig,
-    Session, StaticKey,
+    AuthMode, Cipher, ClientKeyRules, Conduct, Door, InitiatorConfig, Protection, Pull,
+    ResponderConfig, Session, StaticKey, TokenPolicy,
 };
 use pki::{ClientCertificate, ClientChainVerifier, ServerChainVerifier, ServerRules};
 use rcgen::{
@@ -111,6 +111,12 @@ pub struct Setup {
     /// What the client was told to make of its host.
     pub configured: Arc<Mutex<Vec<Lease>>>,
     pub exits_on_silence: bool,
+    pub tokens: Option<TokenPolicy>,
+    /// Asked first; what it does not answer is answered as ever.
+    pub judge: Arc<Judge>,
+    pub forgets: bool,
+    /// What the person at the client's end types.
+    pub types: Option<&'static str>,
 }
 
 impl Default for Setup {
@@ -137,9 +143,16 @@ impl Default for Setup {
             push: Vec::new(),
             configured: Arc::default(),
             exits_on_silence: false,
+            tokens: None,
+            judge: Arc::new(|_| None),
+            forgets: false,
+            types: None,
         }
     }
 }
+
+/// Answers some questions.
+pub type Judge = dyn Fn(&Ask) -> Option<Answer>;
 
 pub type Link = Pair<Peer<Session>, Server<Door>>;
 
@@ -172,6 +185,7 @@ impl Setup {
             takes_shared_key: self.takes_shared_key,
             client_keys: self.client_keys.clone().map(Arc::new),
             auth: self.auth,
+            tokens: self.tokens.clone(),
             ciphers: self.server_ciphers.clone(),
             digest: self.digest,
             network: "test".to_owned(),
@@ -229,7 +243,9 @@ impl Setup {
 
     pub fn server(&self) -> Server<Door> {
         let (deny, granted) = (self.deny, self.grant.clone());
-        let surroundings = Surroundings::new(move |_, ask| judge(deny, &granted, ask))
+        let first = Arc::clone(&self.judge);
+        let answer = move |_, ask: &Ask| first(ask).unwrap_or_else(|| judge(deny, &granted, ask));
+        let surroundings = Surroundings::new(answer)
             .answering_after(self.answer_delay)
             .classifying(|path, bytes| {
                 let head = *bytes.first()?;
@@ -260,11 +276,18 @@ impl Setup {
             [seed; 32],
         );
         let configured = Arc::clone(&self.configured);
+        let types = self.types;
+        let session = session.with_conduct(Conduct {
+            credentials: self.credentials.clone(),
+            forgets: self.forgets,
+            asks: types.is_some(),
+        });
         let surroundings = Surroundings::new(move |_, ask| match ask {
             Ask::Configure(lease) => {
                 configured.lock().unwrap().push(lease.clone());
                 Answer::Configured(Ok(()))
             }
+            Ask::Prompt { .. } => Answer::Prompted(types.map(Secret::new)),
             other => panic!("an initiator asked {other:?}"),
         })
         .classifying(|path, bytes| {

@@ -1,0 +1,355 @@
+//! What a client logs in with: a password, a token in its place, the answer to a question; and
+//! what becomes of it when the server says no.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use contract::{AskId, Secret};
+use openvpn::{
+    AuthRetry, Challenge, Conduct, Login, LoginRefusal, Profile, StaticChallenge, static_response,
+};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{ClientFailure, Ending};
+
+/// Whoever can be asked for a login; may block for as long as a person thinks.
+pub trait Desk: fmt::Debug + Send + Sync {
+    /// User and password; `user` if only the password is missing.
+    ///
+    /// # Errors
+    ///
+    /// One line that says why there are none.
+    fn login(&self, user: Option<&str>) -> Result<(String, Secret), String>;
+
+    /// The answer to a question of the profile's or the server's.
+    ///
+    /// # Errors
+    ///
+    /// One line that says why there is none.
+    fn answer(&self, question: &str, echo: bool) -> Result<Secret, String>;
+
+    /// Whether there is a person to answer.
+    fn is_attended(&self) -> bool;
+}
+
+/// The login of one client, over all its connections.
+#[derive(Debug)]
+pub(super) struct Book {
+    desk: Arc<dyn Desk>,
+    wants_login: bool,
+    forgets: bool,
+    retry: AuthRetry,
+    question: Option<StaticChallenge>,
+    user: Option<String>,
+    password: Option<Secret>,
+    /// In the place of the password, with the user it is for.
+    token: Option<(String, Secret)>,
+    /// The server asked this when it refused the connection before.
+    challenge: Option<Challenge>,
+    /// When the server wants us back.
+    pub(super) backoff: Option<Duration>,
+}
+
+impl Book {
+    pub(super) fn new(
+        profile: &Profile,
+        login: Option<(String, Secret)>,
+        desk: Arc<dyn Desk>,
+    ) -> Self {
+        let (user, password) = match (&profile.login, login) {
+            (Login::Given(user, password), _) => (Some(user.clone()), Some(password.clone())),
+            (_, Some((user, password))) => (Some(user), Some(password)),
+            (Login::AskPassword(user), None) => (Some(user.clone()), None),
+            (Login::None | Login::Ask, None) => (None, None),
+        };
+        // What is in the profile for everybody to read need not be forgotten.
+        let is_given = matches!(profile.login, Login::Given(..));
+        Self {
+            desk,
+            wants_login: !matches!(profile.login, Login::None),
+            forgets: profile.forgets_password && !is_given,
+            retry: profile.auth_retry,
+            question: profile.challenge.clone(),
+            user,
+            password,
+            token: None,
+            challenge: None,
+            backoff: None,
+        }
+    }
+
+    /// What the next connection logs in with; asks whoever has to be asked.
+    pub(super) async fn conduct(&mut self) -> Result<Conduct, ClientFailure> {
+        let (forgets, asks) = (self.forgets, self.desk.is_attended());
+        let credentials = self.credentials().await.map_err(ClientFailure)?;
+        Ok(Conduct { credentials, forgets, asks })
+    }
+
+    async fn credentials(&mut self) -> Result<Option<(String, Secret)>, String> {
+        if let Some(challenge) = self.challenge.take() {
+            let (prompt, echo) = (challenge.prompt.clone(), challenge.echo);
+            let response = self.ask(move |desk| desk.answer(&prompt, echo)).await?;
+            return Ok(Some((challenge.user.clone(), challenge.respond(&response))));
+        }
+        if !self.wants_login || self.token.is_some() {
+            return Ok(self.token.clone());
+        }
+        let (user, password) = match (self.user.clone(), self.password.clone()) {
+            (Some(user), Some(password)) => (user, password),
+            (user, _) => self.ask(move |desk| desk.login(user.as_deref())).await?,
+        };
+        self.user = Some(user.clone());
+        self.password = (!self.forgets).then(|| password.clone());
+        let Some(question) = self.question.clone() else { return Ok(Some((user, password))) };
+        let StaticChallenge { text, echo, is_appended } = question;
+        let response = self.ask(move |desk| desk.answer(&text, echo)).await?;
+        let field = if is_appended {
+            Secret::new([password.expose(), response.expose()].concat())
+        } else {
+            static_response(&password, &response)
+        };
+        Ok(Some((user, field)))
+    }
+
+    /// Asks on a thread of its own, which nobody waits for when the client is told to stop.
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&dyn Desk) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, String> {
+        let desk = Arc::clone(&self.desk);
+        let (reply, answer) = oneshot::channel();
+        let asking = move || drop(reply.send(question(&*desk)));
+        std::thread::Builder::new()
+            .name("login".to_owned())
+            .spawn(asking)
+            .map_err(|error| format!("a thread to ask on: {error}"))?;
+        answer.await.map_err(|_| "nobody answers".to_owned())?
+    }
+
+    /// Asks while the connection goes on; what is typed goes to `typed`.
+    pub(super) fn ask_beside(
+        &self,
+        id: AskId,
+        text: String,
+        echo: bool,
+        typed: mpsc::UnboundedSender<(AskId, Option<Secret>)>,
+    ) {
+        let desk = Arc::clone(&self.desk);
+        let asking = move || drop(typed.send((id, desk.answer(&text, echo).ok())));
+        let spawned = std::thread::Builder::new().name("login".to_owned()).spawn(asking);
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "a thread to ask on");
+        }
+    }
+
+    /// Learns from how a connection ended.
+    pub(super) fn after(
+        &mut self,
+        token: Option<&(String, Secret)>,
+        refusal: Option<&LoginRefusal>,
+        ending: Ending,
+    ) -> Ending {
+        if let Some(token) = token {
+            self.token = Some(token.clone());
+        }
+        // A connection that broke for other reasons leaves the token as good as it was.
+        let Some(refusal) = refusal else { return ending };
+        let used_token = self.token.take().is_some();
+        match (refusal, ending) {
+            (_, ending @ Ending::Told) => ending,
+            (LoginRefusal::Challenge(challenge), Ending::Refused(why)) => {
+                if !challenge.wants_response {
+                    return Ending::Refused(challenge.prompt.clone());
+                }
+                if !self.desk.is_attended() {
+                    let why = format!("{why}; run this in a terminal to answer");
+                    return Ending::Refused(why);
+                }
+                self.challenge = Some(challenge.clone());
+                Ending::Again
+            }
+            (LoginRefusal::Temporary { backoff }, ending) => {
+                self.backoff = *backoff;
+                ending
+            }
+            // Also a server that has lost its memory says so to a token: the password may do.
+            (LoginRefusal::SessionExpired | LoginRefusal::Denied, Ending::Refused(why)) => {
+                match self.retry {
+                    _ if used_token => Ending::Again,
+                    AuthRetry::None => Ending::Refused(why),
+                    AuthRetry::Same => Ending::Failed(why),
+                    AuthRetry::Ask if self.desk.is_attended() => {
+                        tracing::warn!("{why}");
+                        self.password = None;
+                        Ending::Again
+                    }
+                    AuthRetry::Ask => Ending::Refused(why),
+                }
+            }
+            (_, ending) => ending,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Somebody who types what is in the list.
+    #[derive(Debug, Default)]
+    struct Typist {
+        types: Mutex<Vec<&'static str>>,
+        asked: Mutex<Vec<String>>,
+        is_away: bool,
+    }
+
+    impl Typist {
+        fn who_types(words: &[&'static str]) -> Arc<Self> {
+            let types = words.iter().rev().copied().collect();
+            Arc::new(Self { types: Mutex::new(types), ..Self::default() })
+        }
+
+        fn next(&self, question: &str) -> Result<Secret, String> {
+            self.asked.lock().unwrap().push(question.to_owned());
+            let typed = self.types.lock().unwrap().pop();
+            typed.map(Secret::new).ok_or_else(|| format!("nobody answers {question:?}"))
+        }
+    }
+
+    impl Desk for Typist {
+        fn login(&self, user: Option<&str>) -> Result<(String, Secret), String> {
+            let user = user.unwrap_or("ann");
+            Ok((user.to_owned(), self.next(&format!("password of {user}"))?))
+        }
+
+        fn answer(&self, question: &str, _: bool) -> Result<Secret, String> {
+            self.next(question)
+        }
+
+        fn is_attended(&self) -> bool {
+            !self.is_away
+        }
+    }
+
+    const PROFILE: &str = "client\ndev tun\nremote 192.0.2.1\nauth-user-pass\npeer-fingerprint \
+        00:01:02:03:04:05:06:07:08:09:0a:0b:0c:0d:0e:0f:10:11:12:13:14:15:16:17:18:19:1a:1b:1c:1d:1e:1f\n";
+
+    fn book(desk: &Arc<Typist>, lines: &str) -> Book {
+        let text = format!("{PROFILE}{lines}");
+        let profile = Profile::parse(&text, &mut |_| Err("no file".to_owned())).unwrap();
+        Book::new(&profile, None, Arc::clone(desk) as Arc<dyn Desk>)
+    }
+
+    async fn shown(book: &mut Book) -> String {
+        let conduct = book.conduct().await.unwrap();
+        let (user, field) = conduct.credentials.unwrap();
+        format!("{user}: {}", String::from_utf8_lossy(field.expose()))
+    }
+
+    fn token() -> (String, Secret) {
+        ("ann".to_owned(), Secret::new("token"))
+    }
+
+    fn refused() -> Ending {
+        Ending::Refused("no".to_owned())
+    }
+
+    #[tokio::test]
+    async fn the_password_is_asked_for_once_or_every_time_with_auth_nocache() {
+        for (lines, asked) in [("", 1), ("auth-nocache", 2)] {
+            let desk = Typist::who_types(&["one", "two"]);
+            let mut book = book(&desk, lines);
+            let (first, second) = (shown(&mut book).await, shown(&mut book).await);
+
+            assert_eq!(first, "ann: one");
+            assert_eq!(second, if asked == 1 { "ann: one" } else { "ann: two" });
+            assert_eq!(desk.asked.lock().unwrap().len(), asked);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_takes_the_passwords_place_until_it_is_refused() {
+        let desk = Typist::who_types(&["one", "two"]);
+        let mut book = book(&desk, "auth-nocache");
+        shown(&mut book).await;
+
+        let ending = book.after(Some(&token()), None, Ending::Lost("gone".to_owned()));
+        assert!(matches!(ending, Ending::Lost(_)));
+        assert_eq!(shown(&mut book).await, "ann: token");
+        let ending = book.after(None, Some(&LoginRefusal::SessionExpired), refused());
+        assert!(matches!(ending, Ending::Again));
+        assert_eq!(shown(&mut book).await, "ann: two");
+        let ending = book.after(None, Some(&LoginRefusal::SessionExpired), refused());
+        assert!(matches!(ending, Ending::Refused(_)), "{ending:?}");
+    }
+
+    #[tokio::test]
+    async fn questions_of_the_profile_and_of_the_server_are_asked() {
+        let desk = Typist::who_types(&["password", "123456", "654321"]);
+        let mut book = book(&desk, "static-challenge \"Code\" 1");
+        assert_eq!(shown(&mut book).await, "ann: SCRV1:cGFzc3dvcmQ=:MTIzNDU2");
+
+        let (refusal, _) = LoginRefusal::parse("CRV1:R,E:c3RhdGU=:YW5u:Another code");
+        let ending = book.after(None, Some(&refusal), refused());
+        assert!(matches!(ending, Ending::Again));
+        assert_eq!(shown(&mut book).await, "ann: CRV1::c3RhdGU=::654321");
+        assert_eq!(*desk.asked.lock().unwrap(), ["password of ann", "Code", "Another code"]);
+    }
+
+    #[tokio::test]
+    async fn an_answer_may_be_appended_to_the_password() {
+        let desk = Typist::who_types(&["password", "123456"]);
+        let mut book = book(&desk, "static-challenge \"Code\" 1 concat");
+        assert_eq!(shown(&mut book).await, "ann: password123456");
+    }
+
+    #[tokio::test]
+    async fn without_a_person_a_question_is_one_clear_line() {
+        let desk = Arc::new(Typist { is_away: true, ..Typist::default() });
+        let mut book = book(&desk, "auth-retry interact");
+
+        let (refusal, _) = LoginRefusal::parse("CRV1:R:x:YW5u:Code");
+        let Ending::Refused(why) = book.after(None, Some(&refusal), refused()) else { panic!() };
+        assert_eq!(why, "no; run this in a terminal to answer");
+        let ending = book.after(None, Some(&LoginRefusal::Denied), refused());
+        assert!(matches!(ending, Ending::Refused(_)));
+        assert!(book.conduct().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_refused_password_ends_it_is_tried_again_or_asked_for_again() {
+        for (lines, expected) in
+            [("", "ended"), ("auth-retry nointeract", "failed"), ("auth-retry interact", "again")]
+        {
+            let desk = Typist::who_types(&["one", "two"]);
+            let mut book = book(&desk, lines);
+            shown(&mut book).await;
+
+            let word = match book.after(None, Some(&LoginRefusal::Denied), refused()) {
+                Ending::Refused(_) => "ended",
+                Ending::Failed(_) => "failed",
+                Ending::Again => "again",
+                other => panic!("{other:?}"),
+            };
+
+            assert_eq!(word, expected);
+            if word == "again" {
+                assert_eq!(shown(&mut book).await, "ann: two");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_says_when_to_come_back() {
+        let mut book = book(&Typist::who_types(&[]), "");
+        let (refusal, _) = LoginRefusal::parse("TEMP[backoff 42,advance no]:later");
+
+        let ending = book.after(None, Some(&refusal), Ending::Failed("later".to_owned()));
+
+        assert!(matches!(ending, Ending::Failed(_)));
+        assert_eq!(book.backoff, Some(Duration::from_secs(42)));
+    }
+}

@@ -58,10 +58,12 @@ fn sent(pair: &common::Link, side: Side) -> Vec<Opcode> {
 }
 
 fn facts(pair: &common::Link) -> SessionFacts {
-    match pair.right.only().events.first() {
-        Some(Event::Up(facts)) => facts.clone(),
-        other => panic!("{other:?}"),
-    }
+    let events = &pair.right.only().events;
+    let up = events.iter().find_map(|event| match event {
+        Event::Up(facts) => Some(facts.clone()),
+        _ => None,
+    });
+    up.unwrap_or_else(|| panic!("{events:?}"))
 }
 
 fn assert_carries(pair: &mut common::Link) {

@@ -26,7 +26,7 @@ mod testing;
 
 pub use house::House;
 pub use log::LogTap;
-pub use server::{Management, ManagementError};
+pub use server::{Bound, Management, ManagementError};
 
 /// Seconds since 1970.
 fn now() -> u64 {

@@ -98,11 +98,17 @@ impl Shared {
     }
 }
 
-/// The protocol, listening, for a server that is about to start.
+/// The socket, listening, and the password.
 #[derive(Debug)]
-pub struct Management {
+pub struct Bound {
     listener: Listener,
     password: Option<Secret>,
+}
+
+/// The protocol, for a server that is about to start.
+#[derive(Debug)]
+pub struct Management {
+    bound: Bound,
     has_user_names: bool,
     notices: Arc<Notices>,
     decisions: Option<Arc<Decisions>>,
@@ -110,25 +116,18 @@ pub struct Management {
     started: u64,
 }
 
-impl Management {
-    /// Listens where `door` says; `None` if it says nowhere. Logins that a console is to decide
-    /// about are judged by `local` as far as certificates and known users go.
-    ///
-    /// Must be called inside a Tokio runtime.
-    ///
-    /// # Errors
-    ///
-    /// One line: the address or the password file cannot be used.
+impl Bound {
+    /// Makes ready what the server needs. Logins that a console is to decide about are judged by
+    /// `local` as far as certificates and known users go.
     pub fn open(
+        self,
         door: &OpenVpn,
         log: LogTap,
         local: impl FnOnce() -> Arc<dyn Authenticator>,
-    ) -> Result<Option<Self>, ManagementError> {
-        let Some(management) = &door.management else { return Ok(None) };
-        let password = management.password_file.as_deref().map(read_password).transpose()?;
-        let listener = Listener::bind(&management.listen)?;
+    ) -> Management {
         let notices = Arc::new(Notices::new());
-        let decisions = management.client_auth.then(|| {
+        let decides = door.management.as_ref().is_some_and(|management| management.client_auth);
+        let decisions = decides.then(|| {
             let settings = Settings {
                 // The handshake has taken some of its time when the question comes up.
                 patience: door.handshake_timeout * 3 / 4,
@@ -136,15 +135,29 @@ impl Management {
             };
             Arc::new(Decisions::new(local(), Arc::clone(&notices), settings))
         });
-        Ok(Some(Self {
-            listener,
-            password,
+        Management {
+            bound: self,
             has_user_names: door.auth != AuthMode::Certificate,
             notices,
             decisions,
             log,
             started: crate::now(),
-        }))
+        }
+    }
+}
+
+impl Management {
+    /// Listens where `door` says; `None` if it says nowhere. To be called with the rights that the
+    /// socket's folder and the password file ask for.
+    ///
+    /// # Errors
+    ///
+    /// One line: the address or the password file cannot be used.
+    pub fn bind(door: &OpenVpn) -> Result<Option<Bound>, ManagementError> {
+        let Some(management) = &door.management else { return Ok(None) };
+        let password = management.password_file.as_deref().map(read_password).transpose()?;
+        let listener = Listener::bind(&management.listen)?;
+        Ok(Some(Bound { listener, password }))
     }
 
     /// Who judges logins, if consoles do.
@@ -156,6 +169,14 @@ impl Management {
 
     /// Talks to consoles until `stop` is ready.
     pub async fn serve(self, house: Arc<dyn House>, news: News, stop: impl Future<Output = ()>) {
+        let Bound { listener, password } = self.bound;
+        let listener = match Listening::new(listener) {
+            Ok(listener) => listener,
+            Err(error) => {
+                error!(%error, "doors.openvpn.management: nobody can connect");
+                return;
+            }
+        };
         let facts = ServerFacts {
             started: self.started,
             device: house.device(),
@@ -169,7 +190,7 @@ impl Management {
             notices: self.notices,
             decisions: self.decisions,
             log: self.log,
-            password: self.password,
+            password,
             has_user_names: self.has_user_names,
             facts,
             stop: watch::Sender::new(false),
@@ -185,7 +206,7 @@ impl Management {
         loop {
             tokio::select! {
                 () = &mut stop => break,
-                accepted = self.listener.accept() => {
+                accepted = listener.accept() => {
                     take(accepted, &mut connections, &seats, &shared).await;
                 }
                 Some(_) = connections.join_next() => {}
@@ -257,11 +278,12 @@ fn read_password(path: &Path) -> Result<Secret, ManagementError> {
 
 #[derive(Debug)]
 enum Listener {
-    Unix { listener: UnixListener, file: SocketFile },
-    Tcp(TcpListener),
+    Unix(std::os::unix::net::UnixListener, SocketFile),
+    Tcp(std::net::TcpListener),
 }
 
-/// A unix socket's file; it goes away with it.
+/// A unix socket's file; it goes away with it, if we may still remove it then. The next start
+/// replaces one that stayed.
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
@@ -278,12 +300,7 @@ impl Listener {
     fn bind(listen: &ManagementListen) -> Result<Self, ManagementError> {
         let bound = match listen {
             ManagementListen::Unix(path) => Self::bind_unix(path),
-            ManagementListen::Tcp(address) => std::net::TcpListener::bind(address)
-                .and_then(|listener| {
-                    listener.set_nonblocking(true)?;
-                    TcpListener::from_std(listener)
-                })
-                .map(Self::Tcp),
+            ManagementListen::Tcp(address) => std::net::TcpListener::bind(address).map(Self::Tcp),
         };
         bound.map_err(|error| {
             let place = match listen {
@@ -307,16 +324,38 @@ impl Listener {
             }
             Ok(_) => remove_file(path)?,
         }
-        let listener = UnixListener::bind(path)?;
+        let listener = std::os::unix::net::UnixListener::bind(path)?;
         let owner = std::fs::metadata(path)?.uid();
         let file = SocketFile { path: path.to_owned(), owner };
         set_permissions(path, Permissions::from_mode(0o600))?;
-        Ok(Self::Unix { listener, file })
+        Ok(Self::Unix(listener, file))
+    }
+}
+
+/// A [`Listener`] that can be waited for.
+#[derive(Debug)]
+enum Listening {
+    Unix(UnixListener, SocketFile),
+    Tcp(TcpListener),
+}
+
+impl Listening {
+    fn new(listener: Listener) -> io::Result<Self> {
+        Ok(match listener {
+            Listener::Unix(listener, file) => {
+                listener.set_nonblocking(true)?;
+                Self::Unix(UnixListener::from_std(listener)?, file)
+            }
+            Listener::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                Self::Tcp(TcpListener::from_std(listener)?)
+            }
+        })
     }
 
     async fn accept(&self) -> io::Result<Accepted> {
         match self {
-            Self::Unix { listener, file } => {
+            Self::Unix(listener, file) => {
                 let (stream, _) = listener.accept().await?;
                 // Whoever came before the mode was set has no business here.
                 let uid = stream.peer_cred()?.uid();

@@ -6,21 +6,17 @@ use aaa::Limits;
 use backends::{LocalAuthenticator, Store};
 use config::Config;
 use contract::Authenticator;
-use openvpn_management::{House, LogTap, Management, ManagementError};
+use openvpn_management::{Bound, House, LogTap, Management};
 use shell::Server;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// Listens, if the configuration says where.
-pub(crate) fn open(
-    config: &Config,
-    tap: Option<LogTap>,
-    store: &Arc<Store>,
-) -> Result<Option<Management>, ManagementError> {
+/// Makes it ready for a server that is about to start.
+pub(crate) fn open(bound: Bound, config: &Config, tap: LogTap, store: &Arc<Store>) -> Management {
     let local = || -> Arc<dyn Authenticator> {
         Arc::new(LocalAuthenticator::new(Arc::clone(store), Limits::default()))
     };
-    Management::open(&config.doors.openvpn, tap.unwrap_or_default(), local)
+    bound.open(&config.doors.openvpn, tap, local)
 }
 
 /// The protocol at work.

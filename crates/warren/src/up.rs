@@ -11,7 +11,7 @@ use host::Keeper;
 use ipnet::IpNet;
 use mgmt::types::{NewProfile, NewUser};
 use mgmt::{Api, ApiServer, Control, ops};
-use openvpn_management::{LogTap, Management};
+use openvpn_management::{Bound, LogTap, Management};
 use shell::{ConfigReader, Server, ServerConfig, repair_clients};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
@@ -46,8 +46,8 @@ pub(crate) struct Start {
     pub(crate) lock: StateLock,
     /// Users, certificates and settings.
     pub(crate) store: Arc<Store>,
-    /// What the management protocol shows of the log, if it is spoken.
-    pub(crate) tap: Option<LogTap>,
+    /// Where OpenVPN's management protocol is spoken, and what it shows of the log.
+    pub(crate) console: Option<(Bound, LogTap)>,
 }
 
 /// Reads the configuration, opens the state, then serves until a signal.
@@ -58,6 +58,8 @@ pub(crate) fn run(global: &Global, args: &UpArgs) -> anyhow::Result<()> {
     check_user(&config.server.user, config_path.as_deref(), &global.state)?;
     let tap = config.doors.openvpn.management.is_some().then(LogTap::new);
     logging::start_with(&config.log.level.to_string(), tap.as_ref());
+    // Its socket and its password may be where only root can go.
+    let console = Management::bind(&config.doors.openvpn)?.zip(tap);
 
     // Before any thread: from here on it is not root.
     let confined = Confinement {
@@ -74,7 +76,7 @@ pub(crate) fn run(global: &Global, args: &UpArgs) -> anyhow::Result<()> {
     runtime()?.block_on(async {
         // Before anything is changed: a signal that arrives early must not leave it changed.
         let signals = Signals::listen()?;
-        serve(Start { config, config_reader, keeper, state, lock, store, tap }, signals).await
+        serve(Start { config, config_reader, keeper, state, lock, store, console }, signals).await
     })
 }
 
@@ -110,9 +112,8 @@ async fn serve(start: Start, mut signals: Signals) -> anyhow::Result<()> {
 
 /// Opens the doors.
 async fn launch(start: Start) -> anyhow::Result<(Running, Arc<dyn Control>, Banner)> {
-    let Start { config, config_reader, keeper, state, lock, store, tap } = start;
-    // First, as every port: one in use must not cost a device and a firewall table.
-    let management = management::open(&config, tap, &store)?;
+    let Start { config, config_reader, keeper, state, lock, store, console } = start;
+    let management = console.map(|(bound, tap)| management::open(bound, &config, tap, &store));
     repair_clients(&state.clients(), keeper.as_ref());
     let server = Server::start(ServerConfig {
         config,

@@ -32,8 +32,8 @@ fn bind(path: &Path) -> Result<Listener, ManagementError> {
     Listener::bind(&ManagementListen::Unix(path.to_owned()))
 }
 
-#[tokio::test]
-async fn the_socket_is_its_owners_alone_and_goes_away() {
+#[test]
+fn the_socket_is_its_owners_alone_and_goes_away() {
     let folder = Folder::new();
     let path = folder.path("socket");
     let listener = bind(&path).unwrap();
@@ -45,8 +45,8 @@ async fn the_socket_is_its_owners_alone_and_goes_away() {
     assert!(!path.exists());
 }
 
-#[tokio::test]
-async fn what_an_earlier_run_left_is_replaced_but_never_a_file() {
+#[test]
+fn what_an_earlier_run_left_is_replaced_but_never_a_file() {
     let folder = Folder::new();
     let path = folder.path("socket");
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
@@ -74,22 +74,21 @@ fn a_password_is_the_first_line_of_a_private_file() {
     assert!(missing.starts_with("doors.openvpn.management_password_file: "), "{missing}");
 }
 
-/// A server's protocol at the configured place, without a server.
-fn open(text: &str) -> Result<Option<Management>, ManagementError> {
+fn bound(text: &str) -> Result<Option<Bound>, ManagementError> {
     let config = Config::parse(text, "w.toml").unwrap();
-    Management::open(&config.doors.openvpn, LogTap::new(), || unreachable!("nobody logs in"))
+    Management::bind(&config.doors.openvpn)
 }
 
-#[tokio::test]
-async fn it_is_off_unless_asked_for() {
-    assert!(open("").unwrap().is_none());
+#[test]
+fn it_is_off_unless_asked_for() {
+    assert!(bound("").unwrap().is_none());
 }
 
-#[tokio::test]
-async fn a_tcp_port_in_use_is_one_line() {
+#[test]
+fn a_tcp_port_in_use_is_one_line() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let text = format!("[doors.openvpn]\nmanagement = \"{}\"\n", taken.local_addr().unwrap());
-    let error = open(&text).unwrap_err().to_string();
+    let error = bound(&text).unwrap_err().to_string();
     assert!(error.starts_with("doors.openvpn.management: cannot listen on 127.0.0.1:"), "{error}");
     assert!(!error.contains('\n'));
 }
@@ -104,7 +103,7 @@ async fn greeting(stream: impl tokio::io::AsyncRead + Unpin) -> String {
 async fn there_are_so_many_seats_and_one_that_is_left_is_free_again() {
     let folder = Folder::new();
     let path = folder.path("socket");
-    let listener = bind(&path).unwrap();
+    let listener = Listening::new(bind(&path).unwrap()).unwrap();
     let (shared, seats) = (crate::testing::shared(), Arc::new(Semaphore::new(MAX_CONNECTIONS)));
     let accepting = tokio::spawn(async move {
         let mut connections = JoinSet::new();
@@ -135,7 +134,8 @@ async fn there_are_so_many_seats_and_one_that_is_left_is_free_again() {
 #[tokio::test]
 async fn tcp_is_spoken_on_the_loopback() {
     let listener = Listener::bind(&ManagementListen::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
-    let Listener::Tcp(tcp) = &listener else { panic!() };
+    let listener = Listening::new(listener).unwrap();
+    let Listening::Tcp(tcp) = &listener else { panic!() };
     let address = tcp.local_addr().unwrap();
     let (shared, seats) = (crate::testing::shared(), Arc::new(Semaphore::new(MAX_CONNECTIONS)));
     let mut connections = JoinSet::new();

@@ -21,9 +21,17 @@ fn gateway4() -> IpAddr {
 
 /// The profile with nothing but this remote.
 fn with_remote(profile: &str, remote: &str) -> String {
-    let is_other = |line: &&str| !line.starts_with("remote ") && !line.starts_with("proto ");
-    let others = profile.lines().filter(is_other).collect::<Vec<_>>().join("\n");
-    format!("{others}\nremote {remote}\n")
+    let mut others = String::new();
+    let mut is_block = false;
+    for line in profile.lines() {
+        is_block |= line == "<connection>";
+        if !is_block && !line.starts_with("remote ") && !line.starts_with("proto ") {
+            others.push_str(line);
+            others.push('\n');
+        }
+        is_block &= line != "</connection>";
+    }
+    format!("{others}remote {remote}\n")
 }
 
 /// A world with one Warren, one user, and her profile for TCP.

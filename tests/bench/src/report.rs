@@ -126,7 +126,7 @@ impl Report {
             return Ok(());
         }
         writeln!(f, "{title}")?;
-        write!(f, "{:<20}", "")?;
+        write!(f, "{:<24}", "")?;
         for (direction, streams) in columns() {
             write!(f, "{:>21}", format!("{} × {streams}", direction.name()))?;
         }
@@ -136,7 +136,7 @@ impl Report {
             if cells.iter().all(Option::is_none) {
                 continue;
             }
-            write!(f, "{:<20}", row.title())?;
+            write!(f, "{:<24}", row.title())?;
             for cell in cells {
                 write!(f, "{:>21}", cell.unwrap_or_else(|| "-".to_owned()))?;
             }
@@ -158,10 +158,8 @@ impl fmt::Display for Report {
             Some(self.figure(row, column)?.gbit_per_second.to_string())
         })?;
         self.table(f, "Multiple of openvpn to openvpn", |row, column| {
-            Some(format!(
-                "{:.1}",
-                self.rate(row, column)? / self.rate(Row::OpenvpnOpenvpn, column)?
-            ))
+            let yardstick = self.rate(row.yardstick(), column)?;
+            Some(format!("{:.1}", self.rate(row, column)? / yardstick))
         })?;
         self.table(f, "Share of the limit", |row, column| {
             let share = self.rate(row, column)? / self.rate(Row::Limit, column)?;
@@ -174,7 +172,7 @@ impl fmt::Display for Report {
         if !self.ping.is_empty() {
             writeln!(f, "Ping, ms")?;
             for Latency { row, median_ms } in &self.ping {
-                writeln!(f, "{:<20}{median_ms:>21.3}", row.title())?;
+                writeln!(f, "{:<24}{median_ms:>21.3}", row.title())?;
             }
             writeln!(f)?;
         }
@@ -193,7 +191,7 @@ impl fmt::Display for Report {
             for (name, rate) in [("Warren", warren), ("openvpn", openvpn)] {
                 writeln!(
                     f,
-                    "{name:<20}{:>21.0} per CPU second, {:.0} per second, {} failed",
+                    "{name:<24}{:>21.0} per CPU second, {:.0} per second, {} failed",
                     rate.per_cpu_second, rate.per_second, rate.failed
                 )?;
             }

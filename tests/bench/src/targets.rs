@@ -34,7 +34,7 @@ struct Ratio {
     good: fn(f64) -> bool,
 }
 
-const RATIOS: [Ratio; 3] = [
+const RATIOS: [Ratio; 4] = [
     Ratio {
         name: "Warren to Warren against openvpn to openvpn",
         wanted: "at least 10 times",
@@ -44,6 +44,16 @@ const RATIOS: [Ratio; 3] = [
         },
         show: |ratio| format!("{ratio:.1} times"),
         good: |ratio| ratio >= 10.0,
+    },
+    Ratio {
+        name: "Warren to Warren against openvpn to openvpn, both over TCP",
+        wanted: "at least 3 times",
+        of: |report, column| {
+            let openvpn = report.rate(Row::OpenvpnOpenvpnTcp, column)?;
+            Some(report.rate(Row::WarrenWarrenTcp, column)? / openvpn)
+        },
+        show: |ratio| format!("{ratio:.1} times"),
+        good: |ratio| ratio >= 3.0,
     },
     Ratio {
         name: "Warren to Warren against the limit",

@@ -23,11 +23,22 @@ pub(crate) enum Row {
     OpenvpnOpenvpn,
     OpenvpnWarren,
     WarrenWarren,
+    OpenvpnOpenvpnTcp,
+    OpenvpnWarrenTcp,
+    WarrenWarrenTcp,
 }
 
 impl Row {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Veth, Self::Limit, Self::OpenvpnOpenvpn, Self::OpenvpnWarren, Self::WarrenWarren];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Veth,
+        Self::Limit,
+        Self::OpenvpnOpenvpn,
+        Self::OpenvpnWarren,
+        Self::WarrenWarren,
+        Self::OpenvpnOpenvpnTcp,
+        Self::OpenvpnWarrenTcp,
+        Self::WarrenWarrenTcp,
+    ];
 
     /// Its name on the command line and in JSON.
     pub(crate) fn name(self) -> &'static str {
@@ -37,6 +48,9 @@ impl Row {
             Self::OpenvpnOpenvpn => "openvpn-openvpn",
             Self::OpenvpnWarren => "openvpn-warren",
             Self::WarrenWarren => "warren-warren",
+            Self::OpenvpnOpenvpnTcp => "openvpn-openvpn-tcp",
+            Self::OpenvpnWarrenTcp => "openvpn-warren-tcp",
+            Self::WarrenWarrenTcp => "warren-warren-tcp",
         }
     }
 
@@ -48,7 +62,20 @@ impl Row {
             Self::OpenvpnOpenvpn => "openvpn to openvpn",
             Self::OpenvpnWarren => "openvpn to Warren",
             Self::WarrenWarren => "Warren to Warren",
+            Self::OpenvpnOpenvpnTcp => "openvpn to openvpn, TCP",
+            Self::OpenvpnWarrenTcp => "openvpn to Warren, TCP",
+            Self::WarrenWarrenTcp => "Warren to Warren, TCP",
         }
+    }
+
+    /// What it is a multiple of.
+    pub(crate) fn yardstick(self) -> Self {
+        if self.is_tcp() { Self::OpenvpnOpenvpnTcp } else { Self::OpenvpnOpenvpn }
+    }
+
+    fn is_tcp(self) -> bool {
+        use Row::{OpenvpnOpenvpnTcp, OpenvpnWarrenTcp, WarrenWarrenTcp};
+        matches!(self, OpenvpnOpenvpnTcp | OpenvpnWarrenTcp | WarrenWarrenTcp)
     }
 
     /// Brings it up.
@@ -62,11 +89,12 @@ impl Row {
                 let limit = Limit::start(arena, MTU)?;
                 Tunnel { target: Limit::target()?, ends: Ends::Limit(limit) }
             }
-            Self::OpenvpnOpenvpn => {
+            Self::OpenvpnOpenvpn | Self::OpenvpnOpenvpnTcp => {
                 let options = [format!("tun-mtu {MTU}"), "verb 1".to_owned()];
                 let server = Server {
                     ciphers: "AES-256-GCM".to_owned(),
                     extra: options.into(),
+                    tcp: self.is_tcp(),
                     ..Server::default()
                 };
                 let running = server.start(&arena.server, &arena.pki)?;
@@ -79,18 +107,31 @@ impl Row {
                 let target = Server::GATEWAY4.parse()?;
                 Tunnel { target, ends: Ends::OpenvpnOpenvpn(running, client) }
             }
-            Self::OpenvpnWarren => {
+            Self::OpenvpnWarren | Self::OpenvpnWarrenTcp => {
                 let (server, profile) = warren_up(arena, &[])?;
+                let profile = self.profile(&profile);
                 let options = ["--verb", "1"];
                 let client = openvpn::Client::connect(&arena.client, &profile, None, &options)?;
                 Tunnel { target: GATEWAY4.parse()?, ends: Ends::OpenvpnWarren(server, client) }
             }
-            Self::WarrenWarren => {
+            Self::WarrenWarren | Self::WarrenWarrenTcp => {
                 let (server, profile) = warren_up(arena, &[])?;
+                let profile = self.profile(&profile);
                 let client = warren::Client::connect(&arena.client, &profile, None)?;
                 Tunnel { target: GATEWAY4.parse()?, ends: Ends::WarrenWarren(server, client) }
             }
         })
+    }
+}
+
+impl Row {
+    /// The profile with the row's transport in place of UDP.
+    fn profile(self, profile: &str) -> String {
+        if self.is_tcp() {
+            profile.replace("proto udp", "proto tcp").replace(" 1194 udp", " 1194 tcp")
+        } else {
+            profile.to_owned()
+        }
     }
 }
 

@@ -213,6 +213,14 @@ pub fn with_block(profile: &str, tag: &str, content: &str) -> Result<String> {
     Ok(format!("{before}{open}\n{}\n{close}{after}", content.trim_end()))
 }
 
+/// A profile without what it says of where the server is.
+#[must_use]
+pub fn without_remotes(profile: &str) -> String {
+    let names = ["remote", "proto", "remote-random", "<connection>", "</connection>"];
+    let is_other = |line: &&str| !names.contains(&line.split(' ').next().unwrap_or_default());
+    profile.lines().filter(is_other).collect::<Vec<_>>().join("\n")
+}
+
 /// A stock client.
 #[derive(Debug)]
 pub struct Client {
@@ -359,6 +367,14 @@ fn make_executable(path: &Path) -> Result<()> {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_remote_goes_and_the_rest_stays() {
+        let profile = "client\nproto udp\n<connection>\nremote a 1 udp\n</connection>\n\
+                       remote-cert-tls server\n";
+
+        assert_eq!(without_remotes(profile), "client\nremote-cert-tls server");
+    }
 
     #[test]
     fn one_block_is_replaced_and_the_rest_kept() {

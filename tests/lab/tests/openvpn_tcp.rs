@@ -21,17 +21,7 @@ fn gateway4() -> IpAddr {
 
 /// The profile with nothing but this remote.
 fn with_remote(profile: &str, remote: &str) -> String {
-    let mut others = String::new();
-    let mut is_block = false;
-    for line in profile.lines() {
-        is_block |= line == "<connection>";
-        if !is_block && !line.starts_with("remote ") && !line.starts_with("proto ") {
-            others.push_str(line);
-            others.push('\n');
-        }
-        is_block &= line != "</connection>";
-    }
-    format!("{others}remote {remote}\n")
+    format!("{}\nremote {remote}\n", lab::openvpn::without_remotes(profile))
 }
 
 /// A world with one Warren, one user, and her profile for TCP.
@@ -171,16 +161,21 @@ fn a_kicked_client_hears_it_and_comes_back() {
     });
 }
 
-#[test]
-fn bulk_flows_both_ways_and_members_reach_each_other_whatever_they_travel_in() {
-    scenario("tcp bulk", |lab| {
-        let (world, warren, profile) = house(lab, 2, &[])?;
-        let bob = warren.user_with_profile("bob", PASSWORD, &World::SERVER4.to_string())?;
+fn bulk(workers: usize) {
+    scenario(&format!("tcp bulk, {workers} workers"), |lab| {
+        let world = World::new(lab, 2)?;
+        let settings = config(&[], &[]) + &format!("[server]\nworkers = {workers}\n");
+        let warren = Warren::up(&world.server, "warren", &settings)?;
+        let server = World::SERVER4.to_string();
+        let profile = warren.user_with_profile(USER, PASSWORD, &server)?;
+        let profile = with_remote(&profile, &format!("{server} 1194 tcp4"));
+        let bob = warren.user_with_profile("bob", PASSWORD, &server)?;
+        let bob = with_remote(&bob, &format!("{server} 1194 udp4"));
         let alice = Client::connect(&world.clients[0], &profile, CREDENTIALS, &[])?;
         let bob = Client::connect(&world.clients[1], &bob, Some(("bob", PASSWORD)), &[])?;
 
-        for reverse in [false, true] {
-            let iperf = Iperf { reverse, ..Iperf::tcp(gateway4(), 3) };
+        for (streams, reverse) in [(1, false), (1, true), (4, true)] {
+            let iperf = Iperf { streams, reverse, ..Iperf::tcp(gateway4(), 3) };
             let report = iperf.run(&world.server, &world.clients[0])?;
             assert!(report.bps > 20e6, "{report:?}");
         }
@@ -189,8 +184,19 @@ fn bulk_flows_both_ways_and_members_reach_each_other_whatever_they_travel_in() {
         assert!(report.bps > 10e6, "{report:?}");
         assert_eq!(ping(&world.clients[1], alice.address4()?, 3)?.lost(), 0);
         assert_eq!(warren.sessions()?.len(), 2);
+        assert_eq!(alice.peer().said(lab::openvpn::UP).len(), 1);
         Ok(())
     });
+}
+
+#[test]
+fn bulk_flows_both_ways_and_members_reach_each_other_whatever_they_travel_in() {
+    bulk(1);
+}
+
+#[test]
+fn several_workers_share_a_connection() {
+    bulk(3);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lab::openvpn::{Proof, Server};
+use lab::openvpn::{Proof, Server, without_remotes};
 use lab::warren::{Client, GATEWAY4, Warren, config};
 use lab::{Iperf, Lab, Namespace, Peer, Pki, World, all, eventually, ping, ping_every, scenario};
 
@@ -139,8 +139,7 @@ fn where_udp_is_blocked_the_profiles_tcp_remote_is_next() {
         let warren = Warren::up(&world.server, "warren", &config(&[], &[]))?;
         let server = World::SERVER4.to_string();
         let profile = warren.user_with_profile("alice", "long enough for a test", &server)?;
-        let is_other = |line: &&str| !line.starts_with("remote ") && !line.starts_with("proto ");
-        let others = profile.lines().filter(is_other).collect::<Vec<_>>().join("\n");
+        let others = without_remotes(&profile);
         let profile = format!(
             "{others}\nserver-poll-timeout 3\nremote {server} 1194 udp4\nremote {server} 1194 tcp4\n"
         );

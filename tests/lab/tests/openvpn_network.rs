@@ -370,7 +370,7 @@ fn a_second_warren_runs_beside_the_first() {
         let redirect = "redirect_gateway = true";
         let first = Warren::up(&world.server, "first", &config(&[redirect], &[]))?;
         let network = [redirect, "ipv4 = \"10.87.0.0/16\"", "ipv6 = \"fd87::/64\""];
-        let door = ["listen = [\"0.0.0.0:1195\"]"];
+        let door = ["listen = [\"0.0.0.0:1195\"]", "listen_tcp = [\"0.0.0.0:1195\"]"];
         let second = Warren::up(&world.server, "second", &config(&network, &door))?;
         let credentials = Some(("alice", PASSWORD));
         let here = first.user_with_profile("alice", PASSWORD, &remote)?;

@@ -24,6 +24,11 @@ pub(super) fn apply(
     read: ReadFile<'_>,
 ) -> Result<(), ProfileError> {
     let name = line.name.as_str();
+    // The table decides, so that what it says cannot be other than what is done.
+    let is_mark = name.starts_with('<');
+    if !is_mark && table::find(name).is_none_or(|it| it.standing != Standing::Obeyed) {
+        return other(draft, line);
+    }
     match name {
         "<connection>" => {
             draft.block = Some(Block { first: draft.remotes.len(), ..Block::default() })

@@ -88,9 +88,9 @@ impl Tunnel for ToyTunnel {
         }
         content.iter_mut().for_each(|byte| *byte ^= 0xff);
         match *kind {
-            0 => Ok(Opened::Packet(content)),
-            1 => Ok(Opened::Control(content)),
-            2 => Ok(Opened::Inner(INNER, content)),
+            kind if kind == ContentKind::Packet as u8 => Ok(Opened::Packet(content)),
+            kind if kind == ContentKind::Control as u8 => Ok(Opened::Control(content)),
+            kind if kind == ContentKind::Inner as u8 => Ok(Opened::Inner(INNER, content)),
             _ => Err(Discard::Malformed),
         }
     }

@@ -156,12 +156,14 @@ fn the_last_words_are_heard_before_a_stream_closes() {
     // What nobody will read must not turn the goodbye into a reset.
     peer.write_all(&framed(&[7 << 3; 40])).unwrap();
 
+    let start = std::time::Instant::now();
     lab.workers.transmit(lab.path_of(StreamId(1)), b"goodbye").unwrap();
     lab.submit(vec![WorkerOp::RemoveStream(StreamId(1))]);
     peer.write_all(&framed(&[7 << 3; 40])).unwrap();
 
     assert_eq!(read_message(&mut peer), b"goodbye");
     assert_eq!(peer.read(&mut [0; 9]).unwrap(), 0);
+    assert!(start.elapsed() < Duration::from_secs(1), "there was nothing to wait for");
     let gone = lab.workers.transmit(lab.path_of(StreamId(1)), b"late");
     assert_eq!(gone, Err(Discard::NoRoute));
     lab.workers.stop();

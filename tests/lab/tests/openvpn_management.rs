@@ -352,3 +352,98 @@ fn a_login_that_the_console_denies_fails() {
         Ok(())
     });
 }
+
+/// A stock client that asks a console of its own for its user's words.
+fn asking(house: &House) -> Result<(Client, Console)> {
+    let socket = house.world.clients[0].folder().join("client-management");
+    let path = socket.display().to_string();
+    let options = [
+        "--management",
+        &path,
+        "unix",
+        "--management-query-passwords",
+        "--auth-retry",
+        "interact",
+        "--auth-user-pass",
+        "--setenv",
+        "IV_SSO",
+        "webauth,crtext",
+        "--push-peer-info",
+    ];
+    let client = house.client(None, &options)?;
+    let mut console = eventually(PATIENCE, || Console::connect(&socket))?;
+    log_in(&mut console, PASSWORD)?;
+    Ok((client, console))
+}
+
+fn log_in(console: &mut Console, password: &str) -> Result<()> {
+    console.notice(">PASSWORD:Need 'Auth' username/password")?;
+    console.ask(&format!("username \"Auth\" {USER}"))?;
+    console.ask(&format!("password \"Auth\" \"{password}\""))?;
+    Ok(())
+}
+
+#[test]
+fn a_client_is_told_why_it_is_denied() {
+    scenario("client-deny with a reason", |lab| {
+        let house = House::new(lab, &["management_client_auth = true"])?;
+        let mut console = house.console()?;
+        let client = house.client(CREDENTIALS, &["--connect-retry-max", "1"])?;
+        let (ids, _) = console.client("CONNECT")?;
+
+        console.ask(&format!("client-deny {ids} \"a note\" \"come back on Monday, please\""))?;
+
+        client.peer().wait_for("AUTH_FAILED,come back on Monday, please", PATIENCE)?;
+        house.warren.peer().wait_for("a note", PATIENCE)?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_client_answers_the_question_of_client_deny() {
+    scenario("dynamic challenge", |lab| {
+        let house = House::new(lab, &["management_client_auth = true"])?;
+        let mut console = house.console()?;
+        let (client, mut user) = asking(&house)?;
+        let (ids, _) = console.client("CONNECT")?;
+        let question = "CRV1:R,E:abc:YWxpY2U=:The code: please";
+        console.ask(&format!("client-deny {ids} \"one more question\" \"{question}\""))?;
+
+        let asked = user.notice(">PASSWORD:Verification Failed: 'Auth' ['CRV1:")?;
+        assert!(asked.ends_with(":The code: please']"), "{asked}");
+        let state = asked.split(':').nth(4).unwrap().to_owned();
+        log_in(&mut user, &format!("CRV1::{state}::123456"))?;
+
+        let (ids, environment) = console.client("CONNECT")?;
+        // The state is the console's own, however the server wrote it meanwhile.
+        let answered = "password=CRV1::abc::123456".to_owned();
+        assert!(environment.contains(&answered), "{environment:?}");
+        console.ask(&format!("client-auth-nt {ids}"))?;
+        client.wait_connected()?;
+        house.check_ping()
+    });
+}
+
+#[test]
+fn a_client_waits_while_somebody_decides_elsewhere() {
+    scenario("pending", |lab| {
+        let house = House::new(lab, &["management_client_auth = true"])?;
+        let mut console = house.console()?;
+        let (client, mut user) = asking(&house)?;
+        user.ask("state on")?;
+        let (ids, environment) = console.client("CONNECT")?;
+        assert!(environment.contains(&"IV_SSO=webauth,crtext".to_owned()), "{environment:?}");
+
+        let pending = format!("client-pending-auth {ids} CR_TEXT:R,E:code 120");
+        assert_eq!(console.ask(&pending)?, "SUCCESS: client-pending-auth command succeeded");
+        assert!(user.notice(">INFOMSG:")?.ends_with("CR_TEXT:R,E:code"));
+        assert!(client.peer().said(lab::openvpn::UP).is_empty(), "in before it was let in");
+        user.ask("cr-response MTIzNDU2")?;
+        let (answered, _) = console.client("CR_RESPONSE")?;
+        assert_eq!(answered, format!("{ids} MTIzNDU2"));
+        console.ask(&format!("client-auth-nt {ids}"))?;
+
+        client.wait_connected()?;
+        house.check_ping()
+    });
+}

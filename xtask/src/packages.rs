@@ -13,10 +13,12 @@ use crate::process;
 /// What the lab runs as peers and observers, and `g++` for the fuzzer's runtime.
 const PACKAGES: &[&str] = &[
     "ca-certificates",
+    "dante-server",
     "g++",
     "iperf3",
     "iproute2",
     "iputils-ping",
+    "microsocks",
     "nftables",
     "openssl",
     "openvpn",
@@ -24,6 +26,7 @@ const PACKAGES: &[&str] = &[
     "softether-vpncmd",
     "softether-vpnserver",
     "tcpdump",
+    "tinyproxy-bin",
     "tshark",
     "unzip",
 ];

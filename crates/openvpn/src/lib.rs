@@ -51,8 +51,8 @@ pub use data::{DataKeys, DataTunnel};
 pub use initiator::{Conduct, InitiatorConfig};
 pub use packet::{KeyId, NO_PEER_ID, Opcode};
 pub use profile::{
-    AuthRetry, DIRECTIVES, Directive, Family, Login, Profile, ProfileError, ReadFile, Remote,
-    Standing, StaticChallenge, Transport, directives_page,
+    AuthRetry, DIRECTIVES, Directive, Family, Login, Profile, ProfileError, Proxy, ProxyKind,
+    ReadFile, Remote, Standing, StaticChallenge, Transport, directives_page,
 };
 pub use pull::{FilterAction, Pull, check_option};
 pub use responder::{AuthMode, ResponderConfig};

@@ -6,22 +6,26 @@
 
 mod directive;
 mod lines;
+mod proxy;
 mod pull;
 mod table;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use contract::Secret;
 use crypto::digest::Hash;
 use pki::NameRule;
 
+use self::proxy::HttpSettings;
 use crate::cipher::Cipher;
 use crate::client_key::ClientKey;
 use crate::pull::Pull;
 use crate::static_key::StaticKey;
 use crate::wrap::Protection;
 
+pub use self::proxy::{Proxy, ProxyKind};
 pub(crate) use lines::{Line, words};
 pub use table::{DIRECTIVES, Directive, Standing, directives_page};
 
@@ -107,6 +111,8 @@ pub struct Remote {
     pub transport: Transport,
     /// Only this family, if the profile says so.
     pub family: Option<Family>,
+    /// What stands in between.
+    pub proxy: Option<Arc<Proxy>>,
 }
 
 /// What carries a tunnel.
@@ -216,6 +222,8 @@ pub(crate) struct Draft {
     remote_random: bool,
     default_port: u16,
     default_proto: Option<Proto>,
+    proxy: Option<Proxy>,
+    http: HttpSettings,
     ca: Vec<u8>,
     certificate: Option<Vec<u8>>,
     key: Option<Secret>,
@@ -263,6 +271,7 @@ struct Block {
     first: usize,
     port: Option<u16>,
     proto: Option<Proto>,
+    proxy: Option<Proxy>,
 }
 
 #[derive(Debug)]
@@ -270,6 +279,7 @@ struct DraftRemote {
     host: String,
     port: Option<u16>,
     proto: Option<Proto>,
+    proxy: Option<Proxy>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -289,6 +299,8 @@ impl Default for Draft {
             remote_random: false,
             default_port: 1194,
             default_proto: None,
+            proxy: None,
+            http: HttpSettings::default(),
             ca: Vec::new(),
             certificate: None,
             key: None,
@@ -426,7 +438,9 @@ impl Draft {
     }
 
     fn remotes(&mut self) -> Result<Vec<Remote>, ProfileError> {
-        let remotes = std::mem::take(&mut self.remotes).into_iter().map(|remote| {
+        let mut skipped = 0;
+        let mut remotes = Vec::new();
+        for remote in std::mem::take(&mut self.remotes) {
             let proto = remote.proto.or(self.default_proto).unwrap_or(Proto::Udp);
             let transport = match proto {
                 Proto::Udp | Proto::Udp4 | Proto::Udp6 => Transport::Udp,
@@ -438,13 +452,28 @@ impl Draft {
                 Proto::Udp6 | Proto::Tcp6 => Some(Family::V6),
             };
             let port = remote.port.unwrap_or(self.default_port);
-            Remote { host: remote.host, port, transport, family }
-        });
-        let remotes = remotes.collect::<Vec<_>>();
-        if remotes.is_empty() {
-            return Err(ProfileError::whole("no \"remote HOST PORT\""));
+            let proxy = remote.proxy.or_else(|| self.proxy.clone());
+            let proxy = proxy.map(|proxy| proxy::finish(proxy, &self.http));
+            let is_http =
+                proxy.as_ref().is_some_and(|proxy| matches!(proxy.kind, ProxyKind::Http { .. }));
+            if is_http && transport == Transport::Udp {
+                skipped += 1;
+                continue;
+            }
+            remotes.push(Remote { host: remote.host, port, transport, family, proxy });
         }
-        Ok(remotes)
+        match (remotes.is_empty(), skipped) {
+            (true, 0) => Err(ProfileError::whole("no \"remote HOST PORT\"")),
+            (true, _) => Err(ProfileError::whole(
+                "\"http-proxy\" carries no datagrams, and every remote is UDP; use \"proto tcp\"",
+            )),
+            (false, 0) => Ok(remotes),
+            (false, _) => {
+                let note = "UDP remotes skipped: \"http-proxy\" carries no datagrams";
+                self.notes.push(note.to_owned());
+                Ok(remotes)
+            }
+        }
     }
 }
 

@@ -236,6 +236,8 @@ impl HttpConnect {
                 self.choose(head)?;
                 Ok(HttpStep::Again)
             }
+            // What tinyproxy says where 407 is meant.
+            401 if self.proof.is_some() => Err(ProxyError::LoginRefused),
             _ => Err(ProxyError::Refused(status)),
         }
     }

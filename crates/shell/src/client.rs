@@ -1,6 +1,7 @@
 //! The initiator's side: one tunnel to one of a profile's servers, for as long as it is wanted.
 
 mod login;
+mod proxy;
 mod transport;
 
 use std::fmt;
@@ -16,7 +17,7 @@ use contract::{
 };
 use host::{ClientHost, ClientPlan, Journal, Keeper};
 use hub::{AnyFabric, Uplink};
-use openvpn::{Conduct, Family, InitiatorConfig, Profile, Remote, Session};
+use openvpn::{Conduct, Family, InitiatorConfig, Profile, Session};
 use sys::Tun;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
@@ -310,9 +311,11 @@ impl Client {
     }
 
     async fn resolve(&mut self, index: usize) -> Vec<SocketAddr> {
-        let Some(Remote { host, port, family, .. }) = self.profile.remotes.get(index).cloned()
-        else {
-            return Vec::new();
+        let Some(remote) = self.profile.remotes.get(index) else { return Vec::new() };
+        // A proxy finds the server itself, and the family is the server's.
+        let (host, port, family) = match &remote.proxy {
+            Some(proxy) => (proxy.host.clone(), proxy.port, None),
+            None => (remote.host.clone(), remote.port, remote.family),
         };
         let is_wanted = |address: &IpAddr| match family {
             None => true,
@@ -371,10 +374,13 @@ impl Client {
     ) -> Result<Ending, ClientFailure> {
         self.attempts = self.attempts.wrapping_add(1);
         let port = PortId(u32::from(self.attempts) + 1);
+        let Some(remote) = self.profile.remotes.get(index).cloned() else {
+            return Ok(Ending::Failed("no such server".to_owned()));
+        };
         let wanted = Wanted {
             number: self.attempts,
-            server,
-            protocol: self.profile.remotes.get(index).map(|at| at.transport).unwrap_or_default(),
+            first_hop: server,
+            remote,
             local_port: self.profile.local_port,
             mark: self.mark,
             patience: self.profile.server_timeout,
@@ -383,8 +389,8 @@ impl Client {
             opened = transport::open(&wanted) => opened,
             _ = &mut *stop => return Ok(Ending::Told),
         };
-        let (path, end) = match opened {
-            Ok(transport) => transport.serve(&self.workers),
+        let (association, (path, end)) = match opened {
+            Ok(mut transport) => (transport.take_association(), transport.serve(&self.workers)),
             Err(error) => return Ok(Ending::Failed(error)),
         };
         let now = Instant::now();
@@ -395,6 +401,7 @@ impl Client {
         let mut connection = Connection {
             pump: Pump::new(session, port),
             path,
+            association,
             port,
             server,
             give_up: now + self.profile.server_timeout,
@@ -457,6 +464,11 @@ impl Client {
                 Some((ask, typed)) = connection.typed.recv() => {
                     let answer = Answer::Prompted(typed);
                     connection.pump.feed(Instant::now(), Input::Answer { ask, answer });
+                }
+                () = proxy::ended(&mut connection.association) => {
+                    let farewell = Command::Disconnect(Farewell::Replaced);
+                    connection.pump.feed(Instant::now(), Input::Command(farewell));
+                    connection.ending = Some("the proxy ended the relay".to_owned());
                 }
                 () = workers.wait_applied(epoch.unwrap_or(0)), if epoch.is_some() => {}
                 () = sleep_until(deadline), if deadline.is_some() => {
@@ -541,6 +553,8 @@ impl Client {
         connection.pump.wait_for(epoch);
 
         let mut servers = self.known.iter().flatten().copied().collect::<Vec<_>>();
+        // A relay may be elsewhere than its proxy.
+        servers.push(connection.path.remote.ip());
         servers.sort_unstable();
         servers.dedup();
         let (host, journal) = (self.host.0.take(), self.journal.clone());
@@ -572,6 +586,8 @@ impl Client {
 struct Connection {
     pump: Pump<Session>,
     path: Path,
+    /// What keeps a relay of datagrams going.
+    association: Option<tokio::net::TcpStream>,
     port: PortId,
     server: SocketAddr,
     give_up: Instant,

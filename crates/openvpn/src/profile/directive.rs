@@ -5,12 +5,12 @@ use std::time::Duration;
 use contract::Secret;
 use pki::NameRule;
 
-use super::pull;
 use super::table::{self, Standing};
 use super::{
     AuthRetry, Block, Draft, DraftRemote, Line, Login, ProfileError, Proto, ReadFile,
     StaticChallenge,
 };
+use super::{proxy, pull};
 use crate::cipher::{Cipher, digest_named};
 use crate::client_key::ClientKey;
 use crate::peer_info::printable;
@@ -143,7 +143,11 @@ pub(super) fn apply(
         "setenv" if line.word(0) == Some("opt") => return optional(draft, line, read),
         "setenv" => {}
         "connection" => return Err(line.error("is a block: <connection> … </connection>")),
-        _ => return other(draft, line),
+        _ => {
+            if !proxy::apply(draft, line, read)? {
+                return other(draft, line);
+            }
+        }
     }
     Ok(())
 }
@@ -210,6 +214,7 @@ fn close_block(draft: &mut Draft, line: &Line) -> Result<(), ProfileError> {
     for remote in draft.remotes.iter_mut().skip(block.first) {
         remote.port = remote.port.or(block.port);
         remote.proto = remote.proto.or(block.proto);
+        remote.proxy = remote.proxy.take().or_else(|| block.proxy.clone());
     }
     Ok(())
 }
@@ -218,7 +223,7 @@ fn remote(draft: &mut Draft, line: &Line) -> Result<(), ProfileError> {
     let host = line.word(0).ok_or_else(|| line.error("needs HOST [PORT] [PROTO]"))?;
     let port = if line.words.len() > 1 { Some(port(line, 1)?) } else { None };
     let proto = if line.words.len() > 2 { Some(proto(line, 2)?) } else { None };
-    draft.remotes.push(DraftRemote { host: host.to_owned(), port, proto });
+    draft.remotes.push(DraftRemote { host: host.to_owned(), port, proto, proxy: None });
     Ok(())
 }
 
@@ -286,7 +291,7 @@ fn fingerprints(draft: &mut Draft, line: &Line, read: ReadFile<'_>) -> Result<()
     Ok(())
 }
 
-fn login(line: &Line, read: ReadFile<'_>) -> Result<Login, ProfileError> {
+pub(super) fn login(line: &Line, read: ReadFile<'_>) -> Result<Login, ProfileError> {
     if line.block.is_none() && line.words.is_empty() {
         return Ok(Login::Ask);
     }
@@ -377,7 +382,7 @@ fn version(line: &Line) -> Result<(u32, u32), ProfileError> {
     }
 }
 
-fn port(line: &Line, at: usize) -> Result<u16, ProfileError> {
+pub(super) fn port(line: &Line, at: usize) -> Result<u16, ProfileError> {
     number(line, at, 1, 65_535).map(|port| port as u16)
 }
 
@@ -393,7 +398,7 @@ fn silence(line: &Line, at: usize) -> Result<Duration, ProfileError> {
     }
 }
 
-fn number(line: &Line, at: usize, min: u64, max: u64) -> Result<u64, ProfileError> {
+pub(super) fn number(line: &Line, at: usize, min: u64, max: u64) -> Result<u64, ProfileError> {
     let word = line.word(at).unwrap_or_default();
     word.parse()
         .ok()

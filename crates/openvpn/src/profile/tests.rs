@@ -71,13 +71,15 @@ fn an_ordinary_profile_is_understood() {
                 host: "vpn.example.org".to_owned(),
                 port: 1194,
                 transport: Transport::Udp,
-                family: None
+                family: None,
+                proxy: None
             },
             Remote {
                 host: "2001:db8::1".to_owned(),
                 port: 443,
                 transport: Transport::Udp,
-                family: Some(Family::V6)
+                family: Some(Family::V6),
+                proxy: None
             },
         ]
     );
@@ -97,7 +99,6 @@ fn what_is_not_supported_is_named_with_its_line() {
     for (line, expected) in [
         ("frobnicate 1", "1: frobnicate: not supported"),
         ("dev tap", "1: dev: Ethernet (tap) is not supported"),
-        ("http-proxy h 1", "1: http-proxy: not supported"),
         ("cipher BF-CBC", "1: cipher: \"BF-CBC\" is not supported"),
         ("remote h 0", "1: remote: \"0\" is not a number from 1 to 65535"),
         ("ca nowhere.pem", "1: ca: nowhere.pem: no such file"),
@@ -211,8 +212,14 @@ fn a_connection_block_speaks_for_itself_only() {
     let profile = parse(&format!("{blocks}{GOOD}")).unwrap();
 
     let (udp, tcp) = (Transport::Udp, Transport::Tcp);
-    let a = Remote { host: "a".to_owned(), port: 443, transport: tcp, family: None };
-    let b = Remote { host: "b".to_owned(), port: 1194, transport: udp, family: Some(Family::V6) };
+    let a = Remote { host: "a".to_owned(), port: 443, transport: tcp, family: None, proxy: None };
+    let b = Remote {
+        host: "b".to_owned(),
+        port: 1194,
+        transport: udp,
+        family: Some(Family::V6),
+        proxy: None,
+    };
     assert_eq!(profile.remotes[..2], [a, b]);
     assert!(error_of("<connection>").contains("</connection>"));
     assert!(error_of("</connection>").contains("without a beginning"));
@@ -279,4 +286,56 @@ fn how_to_log_in_is_read() {
         let error = with(bad).unwrap_err();
         assert!(error.line > 0 && error.problem.contains("needs"), "{bad}: {error}");
     }
+}
+
+#[test]
+fn a_proxy_is_for_every_remote_that_it_can_carry_or_for_those_of_its_block() {
+    let tcp = GOOD.replace("proto udp", "proto tcp");
+    let head = "http-proxy proxy.example 3128 auto\nhttp-proxy-timeout 7\n\
+                http-proxy-option VERSION 1.1\nhttp-proxy-option AGENT \"a b\"\n\
+                http-proxy-option CUSTOM-HEADER X-A b\n\
+                <http-proxy-user-pass>\nann\nsecret\n</http-proxy-user-pass>\n\
+                <connection>\nremote c\nproto udp\nsocks-proxy s.example\n</connection>\n";
+
+    let profile = parse(&format!("{head}{tcp}")).unwrap();
+
+    let [socks, http] = profile.remotes.as_slice() else { panic!("{:?}", profile.remotes) };
+    let socks = socks.proxy.as_ref().unwrap();
+    assert_eq!(
+        (socks.host.as_str(), socks.port, &socks.kind),
+        ("s.example", 1080, &ProxyKind::Socks)
+    );
+    assert_eq!(socks.login, None, "it is the other proxy's");
+    let http = http.proxy.as_ref().unwrap();
+    assert_eq!((http.port, http.timeout), (3128, Some(Duration::from_secs(7))));
+    assert_eq!(http.login.as_ref().unwrap().user, "ann");
+    assert!(
+        profile.notes.iter().any(|note| note.contains("UDP remotes skipped")),
+        "{:?}",
+        profile.notes
+    );
+}
+
+#[test]
+fn what_no_proxy_can_be_told_is_refused_with_its_line() {
+    for (line, expected) in [
+        ("http-proxy", "1: http-proxy: needs a host"),
+        ("http-proxy h", "1: http-proxy: \"\" is not a number"),
+        ("http-proxy \"h\\r\" 1x", "1: http-proxy: "),
+        ("http-proxy h 3128 user.txt", "1: http-proxy: needs a file"),
+        ("http-proxy h 3128 auto ntlm", "1: http-proxy: NTLM is broken"),
+        ("http-proxy h 3128 pass.txt bearer", "1: http-proxy: \"bearer\" is none of"),
+        ("socks-proxy h 0", "1: socks-proxy: \"0\" is not a number"),
+        ("socks-proxy h 1080 nowhere", "1: socks-proxy: nowhere: no such file"),
+        ("http-proxy-option VERSION 2", "1: http-proxy-option: needs VERSION"),
+        (
+            "http-proxy-option CUSTOM-HEADER Proxy-Authorization x",
+            "1: http-proxy-option: this header",
+        ),
+    ] {
+        let error = error_of(line);
+        assert!(error.starts_with(expected), "{line}: {error}");
+    }
+    let udp = parse(&format!("http-proxy h 3128\n{GOOD}")).unwrap_err();
+    assert!(udp.problem.contains("use \"proto tcp\""), "{udp}");
 }

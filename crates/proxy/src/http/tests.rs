@@ -67,6 +67,13 @@ fn basic_is_given_when_it_is_asked_for() {
     let request = text(&attempt.request().unwrap());
     assert!(request.contains("\r\nProxy-Authorization: Basic TXVmYXNhOkNpcmNsZSBvZiBMaWZl\r\n"));
     assert_eq!(attempt.read(&challenge(BASIC)), Err(ProxyError::LoginRefused));
+
+    let mut other = self::attempt(Authentication::Basic, login());
+    assert!(matches!(other.read(b"HTTP/1.0 401 No\r\n\r\n"), Err(ProxyError::Refused(_))));
+    let mut other = self::attempt(Authentication::Basic, login());
+    other.read(&challenge(BASIC)).unwrap();
+    other.request().unwrap();
+    assert_eq!(other.read(b"HTTP/1.0 401 No\r\n\r\n"), Err(ProxyError::LoginRefused));
 }
 
 #[test]

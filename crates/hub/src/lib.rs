@@ -10,7 +10,7 @@
 //! packet costs at most two table look-ups for its source and two for its destination.
 //!
 //! ```
-//! use contract::{FabricOp, Fabric, PacketHead, Plug, PortId, Verdict, HOST_PORT};
+//! use contract::{FabricOp, Fabric, Layer, PacketHead, Plug, PortId, Verdict, HOST_PORT};
 //! use hub::{Switch, SwitchSettings};
 //!
 //! let mut switch = Switch::new(SwitchSettings {
@@ -20,7 +20,8 @@
 //!     policy: Default::default(),
 //! });
 //! let prefixes = vec!["10.86.0.2/32".parse()?];
-//! switch.apply(&FabricOp::Plug(Plug { port: PortId(7), prefixes, mtu: 1400 }));
+//! let plug = Plug { port: PortId(7), prefixes, mtu: 1400, layer: Layer::Ip };
+//! switch.apply(&FabricOp::Plug(plug));
 //!
 //! let packet = PacketHead {
 //!     source: "192.0.2.1".parse()?,

@@ -225,7 +225,7 @@ fn a_user_lives_and_dies_without_a_server() {
     folder.warren(&["user", "set", "bo"]).expect(2);
     folder
         .warren(&["user", "set", "anna", "--iroute", "10.86.1.0/24"])
-        .complains(1, &["10.86.1.0/24", "overlaps the network itself"]);
+        .complains(2, &["10.86.1.0/24", "overlaps the network itself"]);
 
     folder.warren(&["user", "enable", "bo"]).expect(0);
     assert_eq!(folder.json(&["user", "list"])[1]["enabled"], true);

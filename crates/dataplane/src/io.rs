@@ -54,10 +54,11 @@ pub trait DatagramSink {
     /// UDP promises nothing: the error is why the batch was dropped, for the counter.
     fn send(&mut self, batch: &Batch) -> Result<(), Discard>;
 
-    /// Whether what is sealed for this path now would only wait: a stream whose peer does not read.
+    /// Whether a packet of `len` bytes had better not be sealed for this path now, because it would
+    /// only wait: on a stream whose peer does not read.
     ///
     /// Asked before sealing, because some peers want every number that was used.
-    fn is_choked(&self, _path: &Path) -> bool {
+    fn is_choked(&self, _path: &Path, _len: usize) -> bool {
         false
     }
 }

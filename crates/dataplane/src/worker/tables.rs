@@ -325,7 +325,7 @@ impl<F: Fabric> Tables<F> {
     ) -> Result<(), Discard> {
         let count = packet.count();
         let lead = self.lead(&path)?;
-        if sinks.outside.is_choked(&path) {
+        if sinks.outside.is_choked(&path, packet.len_of(0)) {
             sinks.discards[Discard::NoBuffer as usize] += count as u64;
             return Ok(());
         }
@@ -474,7 +474,7 @@ impl<F: Fabric> Tables<F> {
     ) -> Result<(), Discard> {
         let lead = self.lead(&path)?;
         // What an engine says has room kept for it.
-        if kind != ContentKind::Control && sinks.outside.is_choked(&path) {
+        if kind != ContentKind::Control && sinks.outside.is_choked(&path, content.len()) {
             return Err(Discard::NoBuffer);
         }
         let len = content.len();

@@ -542,7 +542,7 @@ impl DatagramSink for Outside {
         Ok(())
     }
 
-    fn is_choked(&self, path: &Path) -> bool {
+    fn is_choked(&self, path: &Path, _: usize) -> bool {
         self.choked == Some(path.carrier)
     }
 }

@@ -371,9 +371,9 @@ impl DatagramSink for Outside {
         }
     }
 
-    fn is_choked(&self, path: &Path) -> bool {
+    fn is_choked(&self, path: &Path, len: usize) -> bool {
         let Carrier::Stream(id) = path.carrier else { return false };
-        self.streams.get(&id).is_some_and(|stream| stream.is_choked())
+        self.streams.get(&id).is_some_and(|stream| stream.is_choked(len))
     }
 }
 

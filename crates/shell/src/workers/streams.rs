@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -17,8 +17,13 @@ use tokio::sync::mpsc::Sender;
 
 use super::{WorkerEvent, lock};
 
-/// With so many bytes waiting, nothing more is sealed for a stream.
+/// With so many bytes waiting, nothing large is sealed for a stream any more.
 const CHOKED: usize = 64 * 1024;
+/// And with so many nothing at all: questions, answers and acknowledgements are not what fills the
+/// queue, and losing them helps nobody.
+const CHOKED_FOR_ALL: usize = 256 * 1024;
+/// The longest packet, in bytes, that is not large.
+const SMALL: usize = 256;
 /// So many may wait at most: what every worker had sealed already when the stream choked.
 const MAX_BACKLOG: usize = 512 * 1024;
 /// And so many more of an engine's messages.
@@ -97,7 +102,8 @@ pub(super) struct StreamSender {
     /// Of the owner's poller.
     interest: Interest,
     spares: Arc<Spares>,
-    is_choked: AtomicBool,
+    /// Bytes that wait, for whoever does not hold the lock.
+    waiting: AtomicUsize,
     half: Mutex<Half>,
 }
 
@@ -119,13 +125,14 @@ impl StreamSender {
         interest: Interest,
         spares: Arc<Spares>,
     ) -> Self {
-        let (is_choked, half) = (AtomicBool::new(false), Mutex::default());
-        Self { io, id, framing, interest, spares, is_choked, half }
+        let (waiting, half) = (AtomicUsize::new(0), Mutex::default());
+        Self { io, id, framing, interest, spares, waiting, half }
     }
 
-    /// Whether what is sealed now would only wait.
-    pub(super) fn is_choked(&self) -> bool {
-        self.is_choked.load(Ordering::Relaxed)
+    /// Whether a packet of `len` bytes had better not be sealed now.
+    pub(super) fn is_choked(&self, len: usize) -> bool {
+        let limit = if len > SMALL { CHOKED } else { CHOKED_FOR_ALL };
+        self.waiting.load(Ordering::Relaxed) >= limit
     }
 
     /// Sends framed messages; how many are lost.
@@ -198,7 +205,7 @@ impl StreamSender {
 
     fn settle(&self, half: &mut Half) {
         let waits = !half.backlog.is_empty();
-        self.is_choked.store(half.backlog.len() >= CHOKED, Ordering::Relaxed);
+        self.waiting.store(half.backlog.len(), Ordering::Relaxed);
         if waits != half.is_armed {
             // It fails only if the owner has let go of the stream.
             let _ = self.interest.in_writing(&self.io, token_of(self.id), waits);

@@ -193,6 +193,29 @@ fn what_a_stalled_peer_was_promised_arrives_whole_once_it_reads() {
 }
 
 #[test]
+fn a_stalled_peer_is_choked_for_bulk_first_and_for_nothing_once_it_reads() {
+    let lab = Lab::new(Vec::new(), 1);
+    let mut peer = lab.connect(StreamId(1), &[]);
+    let sender = Arc::clone(&lock(&lab.workers.0.control).streams[&StreamId(1)].1);
+    let is_choked = || (sender.is_choked(1400), sender.is_choked(80));
+    let transmit = || lab.workers.transmit(lab.path_of(StreamId(1)), &[7; 1200]).is_ok();
+    assert_eq!(is_choked(), (false, false));
+
+    while !is_choked().0 {
+        assert!(transmit());
+    }
+    assert_eq!(is_choked(), (true, false));
+    while transmit() {}
+    assert_eq!(is_choked(), (true, true));
+
+    let mut room = vec![0; 1 << 16];
+    while is_choked() != (false, false) {
+        assert!(peer.read(&mut room).unwrap() > 0);
+    }
+    lab.workers.stop();
+}
+
+#[test]
 fn streams_are_spread_evenly_and_the_places_of_those_that_end_are_used_again() {
     let lab = Lab::new(Vec::new(), 3);
     let _peers = (0..9).map(|n| lab.connect(StreamId(n), &[])).collect::<Vec<_>>();

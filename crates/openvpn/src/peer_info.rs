@@ -1,10 +1,10 @@
 //! What the ends tell each other about themselves: `peer_info` lines and the options string.
 
-use contract::Carrier;
-use crypto::digest::Hash;
+use contract::{Carrier, Layer};
 
 use crate::cipher::{Cipher, Offer, digest_name};
 use crate::initiator::InitiatorConfig;
+use crate::session::Core;
 use crate::wrap::Side;
 
 /// Bits of IV_PROTO.
@@ -94,14 +94,17 @@ pub(crate) fn option<'a>(options: &'a str, name: &str) -> Option<&'a str> {
     options.split(',').find_map(|option| option.strip_prefix(name)?.strip_prefix(' '))
 }
 
+/// What the sender of an options string carries; packets, unless it says otherwise.
+pub(crate) fn layer_of(options: &str) -> Layer {
+    match option(options, "dev-type") {
+        Some("tap") => Layer::Ethernet,
+        _ => Layer::Ip,
+    }
+}
+
 /// The options string that we send. Peers only warn about differences, so it says what is usual.
-pub(crate) fn options_string(
-    side: Side,
-    carrier: Carrier,
-    cipher: Cipher,
-    digest: Hash,
-    mtu: u16,
-) -> String {
+pub(crate) fn options_string(core: &Core, cipher: Cipher, mtu: u16) -> String {
+    let (side, carrier, layer, digest) = (core.side, core.path.carrier, core.layer, core.digest);
     let role = match side {
         Side::Initiator => "tls-client",
         Side::Responder => "tls-server",
@@ -113,12 +116,17 @@ pub(crate) fn options_string(
         (Carrier::Stream(_), Side::Responder) => ("TCPv4_SERVER", 51),
         _ => ("UDPv4", 49),
     };
+    // Of a frame, OpenVPN counts the head and two tags.
+    let (device, mtu) = match layer {
+        Layer::Ip => ("tun", u32::from(mtu)),
+        Layer::Ethernet => ("tap", u32::from(mtu) + 32),
+    };
     let keysize = cipher.key_len() * 8;
     // AEAD peers announce their HMAC as null.
     let auth = if cipher.aead().is_some() { "[null-digest]" } else { digest_name(digest) };
     format!(
-        "V4,dev-type tun,link-mtu {},tun-mtu {mtu},proto {transport},cipher {cipher},auth {auth},keysize {keysize},key-method 2,{role}",
-        u32::from(mtu) + overhead,
+        "V4,dev-type {device},link-mtu {},tun-mtu {mtu},proto {transport},cipher {cipher},auth {auth},keysize {keysize},key-method 2,{role}",
+        mtu + overhead,
     )
 }
 

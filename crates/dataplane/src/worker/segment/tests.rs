@@ -320,7 +320,7 @@ impl Lab {
         let offloads = Offloads { gso: true, uso: true };
         let settings = Settings { offloads, layer, ..Settings::default() };
         let mut worker = Worker::new(fabric, &settings);
-        worker.apply(Op::AddSocket(SocketId(0), SocketKind::OpenVpnResponder));
+        worker.apply(Op::AddSocket(SocketId(0), SocketKind::OpenVpnResponder, None));
         Self { worker, policy, outside: Outside::default(), now: now() }
     }
 

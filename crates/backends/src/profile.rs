@@ -36,6 +36,8 @@ pub struct ProfileInput<'a> {
     pub tls_min: &'a str,
     /// The largest IP packet inside the tunnel, in bytes.
     pub mtu: u16,
+    /// `tun` for packets, `tap` for Ethernet.
+    pub device: &'a str,
 }
 
 /// A program that reads profiles.
@@ -131,7 +133,7 @@ fn write_profile(text: &mut String, input: &ProfileInput<'_>) -> std::fmt::Resul
     if input.certificate.is_some() {
         writeln!(text, "# It contains a private key: keep it as you would keep a password.")?;
     }
-    text.write_str("client\ndev tun\n")?;
+    writeln!(text, "client\ndev {}", input.device)?;
     write_remotes(text, input)?;
     text.write_str("nobind\n")?;
     // OpenVPN Connect always does, and passes the words by with a remark.

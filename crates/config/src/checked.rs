@@ -53,6 +53,10 @@ pub struct Network {
     pub redirect_gateway: bool,
     /// Members reach each other.
     pub client_to_client: bool,
+    /// Broadcast and discovery of one member reach all.
+    pub relay_broadcast: bool,
+    /// Multicast groups relayed besides the usual ones; each is one.
+    pub relay_groups: Vec<IpAddr>,
     /// Members are masqueraded.
     pub nat: bool,
     /// The largest IP packet inside the tunnel, in bytes; at least 1280 if IPv6 is on.
@@ -119,6 +123,8 @@ pub struct OpenVpn {
     pub push: Vec<String>,
     /// An unfinished handshake is dropped after this long.
     pub handshake_timeout: Duration,
+    /// Clients may carry Ethernet.
+    pub tap: bool,
     /// How many clients at once.
     pub max_sessions: usize,
     /// Replies to strangers' first packets, per second.
@@ -259,9 +265,22 @@ fn network(table: NetworkTable, source: &Source<'_>) -> Result<Network, ConfigEr
         routes: values(table.routes.value),
         redirect_gateway: table.redirect_gateway.value,
         client_to_client: table.client_to_client.value,
+        relay_broadcast: table.relay_broadcast.value,
+        relay_groups: relay_groups(table.relay_groups.value, source)?,
         nat: table.nat.value,
         mtu,
     })
+}
+
+fn relay_groups(groups: List<IpAddr>, source: &Source<'_>) -> Result<Vec<IpAddr>, ConfigError> {
+    if let Some(group) = groups.iter().find(|group| !group.value.is_multicast()) {
+        let what = format!(
+            "{} is not a multicast group; those are 224.0.0.0 to 239.255.255.255, and ff00::/8",
+            group.value
+        );
+        return Err(source.error(group.at, Some("network.relay_groups"), what));
+    }
+    Ok(values(groups))
 }
 
 fn check_routes(
@@ -367,6 +386,7 @@ fn openvpn(table: OpenVpnTable, source: &Source<'_>) -> Result<OpenVpn, ConfigEr
         ping_restart: seconds(ping_restart),
         push: values(table.push.value).into_iter().map(|option| option.0).collect(),
         handshake_timeout: seconds(table.handshake_timeout.value.0),
+        tap: table.tap.value,
         max_sessions: usize::try_from(table.max_sessions.value.0).unwrap_or(usize::MAX),
         handshakes_per_second: table.handshakes_per_second.value.0,
         management,

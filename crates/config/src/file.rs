@@ -41,6 +41,12 @@ table! {
             itself and for `routes`.";
         client_to_client: bool = "true", "",
             "Members reach each other.";
+        relay_broadcast: bool = "true", "",
+            "What a member sends to everybody reaches everybody, whatever door they came through: \
+            broadcast, and the groups of mDNS, SSDP and LLMNR, by which games, printers and \
+            players are found. Limited in number. Without client_to_client, nothing is relayed.";
+        relay_groups: List<IpAddr> = "[]", "",
+            "Multicast groups that are relayed as well, such as a game's \"239.1.2.3\".";
         nat: bool = "true", "",
             "Members appear to the outside under this server's address (masquerading). With \
             false, the networks outside need a route back to the pools above.";
@@ -122,6 +128,9 @@ table! {
             itself (addresses, ciphers) is refused. `warren user set` has options for one user.";
         handshake_timeout: Whole<5, 600> = "60", "seconds",
             "A client that has not finished its handshake by then is dropped.";
+        tap: bool = "true", "",
+            "Clients that carry Ethernet (dev tap) are served beside all others: they exchange \
+            frames of any kind with each other, and packets with everybody.";
         max_sessions: Whole<1, 1_000_000> = "4096", "sessions",
             "More clients than this are turned away. Bounds the memory: about 32 KiB each.";
         handshakes_per_second: Whole<1, 1_000_000> = "100", "replies per second",

@@ -70,6 +70,8 @@ routes = [
 ]
 redirect_gateway = false
 client_to_client = false
+relay_broadcast = false
+relay_groups = ["239.1.2.3"]
 nat = false
 mtu = 0x5_00
 
@@ -94,6 +96,7 @@ renegotiate = 0
 ping = 5
 ping_restart = 11
 handshake_timeout = 30
+tap = false
 max_sessions = 10
 handshakes_per_second = 7
 management = "/run/warren.mgmt"

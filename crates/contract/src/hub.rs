@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
@@ -36,6 +36,92 @@ pub trait Fabric {
 
     /// Carries out one order of the control plane.
     fn apply(&mut self, op: &FabricOp);
+
+    /// Decides what becomes of a frame that entered at `from`, and remembers where its sender is.
+    ///
+    /// May turn the frame into its answer.
+    fn switch(&self, _from: PortId, _now: Instant, _frame: &mut [u8]) -> FrameVerdict {
+        FrameVerdict::Discard(Discard::Malformed)
+    }
+
+    /// What stands in front of a packet for `destination` on its way into the port `to`.
+    fn link_head(&self, _to: PortId, _destination: IpAddr) -> LinkHead {
+        LinkHead::None
+    }
+
+    /// Writes the frame that asks the port `to` for the hardware address that
+    /// [`link_head`](Self::link_head) does not know yet; its length, or `None` if it was asked
+    /// too often lately.
+    fn question(
+        &self,
+        _to: PortId,
+        _destination: IpAddr,
+        _now: Instant,
+        _out: &mut [u8; MAX_QUESTION],
+    ) -> Option<usize> {
+        None
+    }
+
+    /// Who gets a copy of what is for everybody, `from` included, which the caller leaves out: the
+    /// stations of the segment, and if it is `relayed`, the members that carry packets.
+    ///
+    /// # Errors
+    ///
+    /// [`Discard::RateLimited`] if there were too many copies lately, [`Discard::Multicast`] if the
+    /// same content has just come in elsewhere and goes round in a circle.
+    fn crowd(
+        &self,
+        _from: PortId,
+        _now: Instant,
+        _content: &[u8],
+        _relayed: bool,
+    ) -> Result<Crowd<'_>, Discard> {
+        Err(Discard::Multicast)
+    }
+}
+
+/// The longest frame that asks for a hardware address: a neighbour solicitation.
+pub const MAX_QUESTION: usize = 86;
+
+/// Where a frame goes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum FrameVerdict {
+    /// To another port of the segment.
+    Port(PortId),
+    /// To the host, whose device carries frames.
+    Host,
+    /// It is for the network itself: what follows the head is a packet to be forwarded.
+    Route,
+    /// To every other port of the segment; the IP packet that begins at `packet`, if any, to
+    /// everybody else as well.
+    Flood {
+        /// Where in the frame.
+        packet: Option<usize>,
+    },
+    /// Its first bytes, so many, are the answer now, for the port that it came from.
+    Answer(usize),
+    /// Nowhere.
+    Discard(Discard),
+}
+
+/// What a port wants in front of an IP packet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LinkHead {
+    /// Nothing.
+    None,
+    /// The head of an Ethernet frame.
+    Ethernet([u8; 14]),
+    /// The head of an Ethernet frame, but the destination's address is not known.
+    Unknown,
+}
+
+/// Who hears what is for everybody.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Crowd<'f> {
+    /// Ports that carry frames.
+    pub stations: &'f [PortId],
+    /// Ports that carry packets.
+    pub members: &'f [PortId],
 }
 
 /// Orders to every worker's copy of the fabric.

@@ -28,8 +28,8 @@ pub use engine::{
     Input, Notice, Output, SessionFacts, TerminateCause, Transmit,
 };
 pub use hub::{
-    AttachRequest, DnsOverTls, DnsSettings, Dnssec, Fabric, FabricOp, Layer, Lease, Network,
-    NoLease, PacketHead, Plug, SessionLimits, Verdict,
+    AttachRequest, Crowd, DnsOverTls, DnsSettings, Dnssec, Fabric, FabricOp, FrameVerdict, Layer,
+    Lease, LinkHead, MAX_QUESTION, Network, NoLease, PacketHead, Plug, SessionLimits, Verdict,
 };
 pub use path::{Carrier, HOST_PORT, Path, PortId, SessionId, SocketId, StreamId, Via};
 pub use tunnel::{ContentKind, Discard, Frame, Opened, Tunnel, TunnelKey, Unpacked};

@@ -183,11 +183,15 @@ pub enum Discard {
     Unwanted,
     /// A client key that was revoked or is too old.
     KeyRefused,
+    /// More hardware addresses than one port may have on the segment.
+    MacLimit,
+    /// Nobody has said yet which hardware address the destination has; it is being asked for.
+    UnknownNeighbour,
 }
 
 impl Discard {
     /// Every variant, in counter order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Malformed,
         Self::NoTunnel,
         Self::AuthFailed,
@@ -203,6 +207,8 @@ impl Discard {
         Self::Multicast,
         Self::Unwanted,
         Self::KeyRefused,
+        Self::MacLimit,
+        Self::UnknownNeighbour,
     ];
 
     /// How many counters there are.
@@ -227,6 +233,8 @@ impl Discard {
             Self::Multicast => "multicast",
             Self::Unwanted => "unwanted",
             Self::KeyRefused => "key_refused",
+            Self::MacLimit => "mac_limit",
+            Self::UnknownNeighbour => "unknown_neighbour",
         }
     }
 }

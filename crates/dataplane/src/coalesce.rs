@@ -16,8 +16,10 @@ const MAX_RUNS: usize = 16;
 const MAX_PACKETS: usize = 64;
 /// The most bytes an IP packet has.
 const MAX_LEN: usize = 65_535;
-/// The longest headers that are joined: IPv6 and TCP with all its options.
-const MAX_HEADERS: usize = ip::IPV6_HEADER + 60;
+/// The longest headers that are joined: IPv6 and TCP with all its options, behind the head of a
+/// frame with two tags.
+const MAX_HEADERS: usize = MAX_LINK + ip::IPV6_HEADER + 60;
+const MAX_LINK: usize = 22;
 
 const ACK: u8 = 0x10;
 const PSH: u8 = 0x08;
@@ -54,6 +56,8 @@ struct Run<'b> {
 /// Protocol, and the header bytes from source address to destination port.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Flow<'b> {
+    /// The head of the frame; nothing, where packets travel without.
+    link: &'b [u8],
     protocol: u8,
     bytes: &'b [u8],
 }
@@ -96,16 +100,32 @@ impl<'b> Coalescer<'b> {
         tun: &mut impl TunIo,
         offloads: &mut Offloads,
     ) -> Result<(), Discard> {
-        match role(packet, head, *offloads) {
+        self.push_frame(&[], packet, head, tun, offloads)
+    }
+
+    /// Takes a packet that travels in a frame with this head.
+    ///
+    /// # Errors
+    ///
+    /// As [`push`](Self::push).
+    pub fn push_frame(
+        &mut self,
+        link: &'b [u8],
+        packet: &'b [u8],
+        head: &Head,
+        tun: &mut impl TunIo,
+        offloads: &mut Offloads,
+    ) -> Result<(), Discard> {
+        match role(link, packet, head, *offloads) {
             Role::Joins(candidate) => self.join(candidate, tun, offloads),
             Role::Alone(flow) => {
                 self.release(flow, tun, offloads)?;
-                write_plain(packet, tun)
+                write_plain(link, packet, tun)
             }
-            Role::Stranger => write_plain(packet, tun),
+            Role::Stranger => write_plain(link, packet, tun),
             Role::Unknown => {
                 self.flush(tun, offloads)?;
-                write_plain(packet, tun)
+                write_plain(link, packet, tun)
             }
         }
     }
@@ -144,7 +164,7 @@ impl<'b> Coalescer<'b> {
         }
 
         if candidate.last {
-            return write_plain(candidate.packet, tun);
+            return write_plain(candidate.flow.link, candidate.packet, tun);
         }
         if self.runs.is_full() {
             self.runs.remove(0).write(tun, offloads)?;
@@ -166,7 +186,7 @@ impl<'b> Coalescer<'b> {
     }
 }
 
-fn role<'b>(packet: &'b [u8], head: &Head, offloads: Offloads) -> Role<'b> {
+fn role<'b>(link: &'b [u8], packet: &'b [u8], head: &Head, offloads: Offloads) -> Role<'b> {
     let joinable = match head.protocol {
         ip::TCP => offloads.gso,
         ip::UDP => offloads.uso,
@@ -181,8 +201,8 @@ fn role<'b>(packet: &'b [u8], head: &Head, offloads: Offloads) -> Role<'b> {
     let Some(bytes) = packet.get(addresses.start..addresses.end + 4).filter(|_| plain) else {
         return Role::Unknown;
     };
-    let flow = Flow { protocol: head.protocol, bytes };
-    if !joinable {
+    let flow = Flow { link, protocol: head.protocol, bytes };
+    if !joinable || link.len() > MAX_LINK {
         return Role::Alone(flow);
     }
 
@@ -260,7 +280,7 @@ impl<'b> Run<'b> {
     fn accepts(&mut self, next: &Candidate<'b>) -> bool {
         let continues = next.headers == self.headers
             && next.payload_len() <= self.size
-            && self.len + next.payload_len() <= MAX_LEN
+            && self.flow.link.len() + self.len + next.payload_len() <= MAX_LEN
             && !self.packets.is_full()
             && self.same_headers(next.packet)
             && (self.flow.protocol == ip::UDP || next.sequence == self.next);
@@ -301,7 +321,7 @@ impl<'b> Run<'b> {
 
     fn write(&self, tun: &mut impl TunIo, offloads: &mut Offloads) -> Result<(), Discard> {
         if let [only] = self.packets[..] {
-            return write_plain(only, tun);
+            return write_plain(self.flow.link, only, tun);
         }
         match self.write_joined(tun) {
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
@@ -310,7 +330,8 @@ impl<'b> Run<'b> {
                     ip::UDP => offloads.uso = false,
                     _ => offloads.gso = false,
                 }
-                self.packets.iter().try_for_each(|packet| write_plain(packet, tun))
+                let link = self.flow.link;
+                self.packets.iter().try_for_each(|packet| write_plain(link, packet, tun))
             }
             other => other.map_err(|_| Discard::NoBuffer),
         }
@@ -319,25 +340,29 @@ impl<'b> Run<'b> {
     fn write_joined(&self, tun: &mut impl TunIo) -> io::Result<()> {
         let is_v4 = self.transport == ip::IPV4_HEADER;
         let is_tcp = self.flow.protocol == ip::TCP;
+        let link = self.flow.link;
         let mut room = [0; MAX_HEADERS];
-        let headers = &mut room[..self.headers];
+        let heads = &mut room[..link.len() + self.headers];
+        let (link_head, headers) = heads.split_at_mut(link.len());
+        link_head.copy_from_slice(link);
         headers.copy_from_slice(&self.packets[0][..self.headers]);
         self.fix_headers(headers, is_v4, is_tcp);
 
+        let transport = link.len() + self.transport;
         let virtio = VirtioHeader {
-            checksum: Some((self.transport as u16, if is_tcp { 16 } else { 6 })),
+            checksum: Some((transport as u16, if is_tcp { 16 } else { 6 })),
             gso: match (is_tcp, is_v4) {
                 (true, true) => Gso::TcpV4,
                 (true, false) => Gso::TcpV6,
                 (false, _) => Gso::Udp,
             },
             segment_size: self.size as u16,
-            header_len: self.headers as u16,
+            header_len: heads.len() as u16,
         }
         .encode();
         let mut pieces = ArrayVec::<IoSlice<'_>, { MAX_PACKETS + 2 }>::new();
         pieces.push(IoSlice::new(&virtio));
-        pieces.push(IoSlice::new(headers));
+        pieces.push(IoSlice::new(heads));
         pieces.extend(self.packets.iter().map(|packet| IoSlice::new(&packet[self.headers..])));
         tun.write(&pieces)
     }
@@ -376,10 +401,11 @@ fn is_intact(packet: &[u8], head: &Head) -> bool {
         && (!head.is_v4() || Sum::of(header).is_valid())
 }
 
-/// Writes a packet as it is.
-pub(crate) fn write_plain(packet: &[u8], tun: &mut impl TunIo) -> Result<(), Discard> {
+/// Writes a packet as it is, behind the head of its frame if it has one.
+pub(crate) fn write_plain(link: &[u8], packet: &[u8], tun: &mut impl TunIo) -> Result<(), Discard> {
     let virtio = VirtioHeader::default().encode();
-    tun.write(&[IoSlice::new(&virtio), IoSlice::new(packet)]).map_err(|_| Discard::NoBuffer)
+    let pieces = [IoSlice::new(&virtio), IoSlice::new(link), IoSlice::new(packet)];
+    tun.write(&pieces).map_err(|_| Discard::NoBuffer)
 }
 
 #[cfg(test)]

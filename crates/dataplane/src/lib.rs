@@ -28,6 +28,7 @@ mod coalesce;
 mod counters;
 mod egress;
 mod fragment;
+mod frame;
 mod framing;
 pub mod fuzz;
 mod icmp;
@@ -43,11 +44,13 @@ pub use classify::{Class, SocketKind, StreamKind, classify, classify_stream};
 pub use coalesce::Coalescer;
 pub use counters::{PortCounters, PortTotals};
 pub use egress::{Batch, Egress, Reservation};
+pub use frame::SuperFrame;
 pub use framing::{BrokenStream, Framing, Messages, Prefix, framed};
 pub use io::{DatagramSink, Offloads, Punt, Punts, Received, Surroundings, TunIo};
 pub use split::SuperPacket;
 pub use virtio::{Gso, VIRTIO_HEADER, VirtioHeader};
 pub use worker::{Op, Settings, Worker};
 
-/// The most bytes one read from a TUN device returns: a virtio header and the largest IP packet.
-pub const MAX_TUN_READ: usize = VIRTIO_HEADER + 65_535;
+/// The most bytes one read from a TUN or TAP device returns: a virtio header, the head of a frame
+/// with two tags, and the largest IP packet.
+pub const MAX_TUN_READ: usize = VIRTIO_HEADER + 22 + 65_535;

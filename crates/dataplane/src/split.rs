@@ -39,9 +39,14 @@ impl<'p> SuperPacket<'p> {
     /// Fails if a header cannot be, or the virtio header contradicts the packet.
     pub fn parse(read: &'p mut [u8]) -> Result<Self, Discard> {
         let (virtio, bytes) = VirtioHeader::decode(read).map_err(|_| Discard::Malformed)?;
+        Self::new(&virtio, bytes)
+    }
+
+    /// The packet, or packets, behind the virtio header.
+    pub(crate) fn new(virtio: &VirtioHeader, bytes: &'p mut [u8]) -> Result<Self, Discard> {
         let head = Head::parse(bytes).map_err(|_| Discard::Malformed)?;
         let bytes = &mut bytes[..head.total_len];
-        let kind = Kind::of(&virtio, &head, bytes).ok_or(Discard::Malformed)?;
+        let kind = Kind::of(virtio, &head, bytes).ok_or(Discard::Malformed)?;
 
         Ok(Self { bytes, head, kind })
     }

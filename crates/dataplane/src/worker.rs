@@ -1,5 +1,6 @@
 //! One data-plane worker: tunnels on one side, the hub on the other, no lock and no `await` between.
 
+mod segment;
 mod tables;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -8,7 +9,7 @@ use std::time::Instant;
 
 use arrayvec::ArrayVec;
 use contract::{
-    ContentKind, DataPlaneOp, Discard, Fabric, FabricOp, Path, PortId, SocketId, StreamId,
+    ContentKind, DataPlaneOp, Discard, Fabric, FabricOp, Layer, Path, PortId, SocketId, StreamId,
     TunnelKey,
 };
 
@@ -32,8 +33,10 @@ pub struct Settings {
     pub gateway4: Option<Ipv4Addr>,
     /// The network's own IPv6 address.
     pub gateway6: Option<Ipv6Addr>,
-    /// What the TUN device takes.
+    /// What the host's device takes.
     pub offloads: Offloads,
+    /// What the host's device carries: packets (TUN), or frames (TAP).
+    pub layer: Layer,
 }
 
 /// An order of the control plane, carried out between batches.
@@ -72,6 +75,7 @@ pub struct Worker<F> {
     scratch: Scratch,
     allowances: Allowances,
     offloads: Offloads,
+    layer: Layer,
     discards: [u64; Discard::COUNT],
 }
 
@@ -80,6 +84,8 @@ pub struct Worker<F> {
 struct Scratch {
     /// One segment or fragment.
     packet: Box<[u8]>,
+    /// A packet behind the head of its frame.
+    frame: Box<[u8]>,
     /// What an inner tunnel sealed.
     inner: Box<[u8]>,
 }
@@ -87,7 +93,7 @@ struct Scratch {
 impl Default for Scratch {
     fn default() -> Self {
         let room = || vec![0; usize::from(u16::MAX)].into();
-        Self { packet: room(), inner: room() }
+        Self { packet: room(), frame: room(), inner: room() }
     }
 }
 
@@ -101,6 +107,7 @@ impl<F: Fabric> Worker<F> {
             scratch: Scratch::default(),
             allowances: Allowances::default(),
             offloads: settings.offloads,
+            layer: settings.layer,
             discards: [0; Discard::COUNT],
         }
     }
@@ -157,10 +164,16 @@ impl<F: Fabric> Worker<F> {
         count
     }
 
-    /// Handles one read from the TUN device; what it makes waits for [`flush`](Self::flush).
+    /// Handles one read from the host's device; what it makes waits for [`flush`](Self::flush).
     pub fn on_host(&mut self, now: Instant, read: &mut [u8], outside: &mut impl Surroundings) {
+        let layer = self.layer;
         let (tables, mut sinks) = self.split(now, outside);
-        let taken = SuperPacket::parse(read).and_then(|packet| tables.outbound(packet, &mut sinks));
+        let taken = match layer {
+            Layer::Ip => {
+                SuperPacket::parse(read).and_then(|packet| tables.outbound(packet, &mut sinks))
+            }
+            Layer::Ethernet => tables.outbound_frame(read, &mut sinks),
+        };
         sinks.note(taken);
     }
 

@@ -26,8 +26,11 @@ const PRIORITIES: u32 = 0x1000;
 /// What the host has to be for a client.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ClientPlan {
-    /// The TUN device, which exists.
+    /// The TUN or TAP device, which exists.
     pub tun: String,
+    /// Whether the device carries Ethernet: networks are reached through the gateway of the lease
+    /// then, for nobody else answers for them.
+    pub is_ethernet: bool,
     /// What the server gave.
     pub lease: Lease,
     /// Every address that the tunnel's own datagrams may go to.
@@ -281,7 +284,12 @@ impl ClientHost {
     }
 
     fn through_tunnel(&self, destination: IpNet, table: u32, metric: Option<u32>) -> Change {
-        let route = Route { destination, link: self.link.index, via: None, table, metric };
+        let gateway = match destination {
+            IpNet::V4(_) => self.plan.lease.gateway4.map(IpAddr::from),
+            IpNet::V6(_) => self.plan.lease.gateway6.map(IpAddr::from),
+        };
+        let via = gateway.filter(|_| self.plan.is_ethernet);
+        let route = Route { destination, link: self.link.index, via, table, metric };
         Change::Route { link: self.link.clone(), route }
     }
 

@@ -3,13 +3,33 @@ use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
-use contract::{Discard, Fabric, FabricOp, HOST_PORT, PacketHead, Plug, PortId, Verdict};
+use contract::{
+    Crowd, Discard, Fabric, FabricOp, FrameVerdict, HOST_PORT, Layer, LinkHead, MAX_QUESTION,
+    PacketHead, Plug, PortId, Verdict,
+};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
 
+use crate::segment::{Place, Segment};
+
+mod frames;
+#[cfg(test)]
+mod frames_tests;
 #[cfg(test)]
 mod tests;
+
+/// The groups by which things find each other without a server: mDNS, SSDP (UPnP, DLNA, printers,
+/// games) and LLMNR.
+pub const DISCOVERY_GROUPS: [IpAddr; 6] = [
+    IpAddr::V4(Ipv4Addr::new(224, 0, 0, 251)),
+    IpAddr::V4(Ipv4Addr::new(239, 255, 255, 250)),
+    IpAddr::V4(Ipv4Addr::new(224, 0, 0, 252)),
+    IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb)),
+    IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xc)),
+    IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 3)),
+];
 
 /// Strangers do not choose the addresses that are keys here, so a fast hash will do.
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
@@ -20,12 +40,23 @@ type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 /// prefix.
 #[derive(Clone, Debug)]
 pub struct Switch {
-    ports: Map<PortId, Plug>,
+    ports: Map<PortId, Plugged>,
+    /// Ports that carry frames, in order.
+    stations: Vec<PortId>,
+    /// Ports that carry packets, in order.
+    members: Vec<PortId>,
     exact4: Map<Ipv4Addr, PortId>,
     exact6: Map<Ipv6Addr, PortId>,
     behind4: PrefixMap<Ipv4Net, PortId>,
     behind6: PrefixMap<Ipv6Net, PortId>,
     settings: SwitchSettings,
+}
+
+/// A port, and its place on the segment if it carries frames.
+#[derive(Clone, Debug)]
+struct Plugged {
+    plug: Plug,
+    place: Option<Place>,
 }
 
 /// What a [`Switch`] knows of its network.
@@ -39,6 +70,10 @@ pub struct SwitchSettings {
     pub host_mtu: u16,
     /// What may change while packets flow.
     pub policy: Arc<SwitchPolicy>,
+    /// Multicast groups that are relayed besides [`DISCOVERY_GROUPS`].
+    pub groups: Vec<IpAddr>,
+    /// What all copies of the switch share.
+    pub segment: Arc<Segment>,
 }
 
 /// Decisions that every worker's copy of the switch shares; changed by one store, effective with
@@ -46,13 +81,24 @@ pub struct SwitchSettings {
 #[derive(Debug)]
 pub struct SwitchPolicy {
     client_to_client: AtomicBool,
+    relay_broadcast: AtomicBool,
 }
 
 impl SwitchPolicy {
-    /// Says whether members may reach each other.
+    /// Says whether members may reach each other; nothing is relayed.
     #[must_use]
     pub fn new(client_to_client: bool) -> Self {
-        Self { client_to_client: client_to_client.into() }
+        Self { client_to_client: client_to_client.into(), relay_broadcast: false.into() }
+    }
+
+    /// Changes whether broadcast, and multicast of the chosen groups, is for everybody. Where
+    /// members may not reach each other, it is not, whatever is said here.
+    pub fn set_relay_broadcast(&self, relayed: bool) {
+        self.relay_broadcast.store(relayed, Ordering::Relaxed);
+    }
+
+    fn relays(&self) -> bool {
+        self.relay_broadcast.load(Ordering::Relaxed) && self.client_to_client()
     }
 
     /// Changes whether members may reach each other.
@@ -78,6 +124,8 @@ impl Switch {
     pub fn new(settings: SwitchSettings) -> Self {
         Self {
             ports: Map::default(),
+            stations: Vec::new(),
+            members: Vec::new(),
             exact4: Map::default(),
             exact6: Map::default(),
             behind4: PrefixMap::new(),
@@ -92,6 +140,9 @@ impl Switch {
     }
 
     fn for_member(&self, from: PortId, packet: &PacketHead) -> Verdict {
+        if self.is_relayed(packet.destination) && self.owner(packet.source) == Some(from) {
+            return Verdict::Flood;
+        }
         // Every host tries these by itself (neighbour discovery, mDNS), so they are not an attack.
         if is_group(packet.destination)
             || self.is_broadcast(packet.destination)
@@ -122,6 +173,7 @@ impl Switch {
     fn for_host(&self, packet: &PacketHead) -> Verdict {
         match self.owner(packet.destination) {
             Some(to) => Verdict::Port(to),
+            None if self.is_relayed(packet.destination) => Verdict::Flood,
             None if is_group(packet.destination)
                 || self.is_broadcast(packet.destination)
                 || is_link_local(packet.destination) =>
@@ -130,6 +182,17 @@ impl Switch {
             }
             None => Verdict::Discard(Discard::NoRoute),
         }
+    }
+
+    /// Whether everybody gets what is sent there.
+    fn is_relayed(&self, destination: IpAddr) -> bool {
+        let is_chosen = || {
+            destination == IpAddr::V4(Ipv4Addr::BROADCAST)
+                || self.is_broadcast(destination)
+                || DISCOVERY_GROUPS.contains(&destination)
+                || self.settings.groups.contains(&destination)
+        };
+        self.settings.policy.relays() && is_chosen()
     }
 
     /// Whose address this is.
@@ -177,11 +240,24 @@ impl Switch {
                 }
             }
         }
-        self.ports.insert(plug.port, plug.clone());
+        let place = match plug.layer {
+            Layer::Ethernet => self.settings.segment.join(plug.port),
+            Layer::Ip => None,
+        };
+        let list = if place.is_some() { &mut self.stations } else { &mut self.members };
+        if let Err(at) = list.binary_search(&plug.port) {
+            list.insert(at, plug.port);
+        }
+        self.ports.insert(plug.port, Plugged { plug: plug.clone(), place });
     }
 
     fn unplug(&mut self, port: PortId) {
-        let Some(plug) = self.ports.remove(&port) else { return };
+        let Some(Plugged { plug, place }) = self.ports.remove(&port) else { return };
+        self.stations.retain(|station| *station != port);
+        self.members.retain(|member| *member != port);
+        if let Some(place) = place {
+            self.settings.segment.leave(place);
+        }
         for prefix in plug.prefixes {
             // An address that another port has taken over since stays with that port.
             match prefix {
@@ -214,7 +290,7 @@ impl Fabric for Switch {
     }
 
     fn mtu(&self, port: PortId) -> u16 {
-        self.ports.get(&port).map_or(self.settings.host_mtu, |plug| plug.mtu)
+        self.ports.get(&port).map_or(self.settings.host_mtu, |plugged| plugged.plug.mtu)
     }
 
     fn apply(&mut self, op: &FabricOp) {
@@ -223,12 +299,45 @@ impl Fabric for Switch {
             FabricOp::Unplug(port) => self.unplug(*port),
         }
     }
+
+    fn switch(&self, from: PortId, now: Instant, frame: &mut [u8]) -> FrameVerdict {
+        self.on_frame(from, now, frame).unwrap_or_else(FrameVerdict::Discard)
+    }
+
+    fn link_head(&self, to: PortId, destination: IpAddr) -> LinkHead {
+        if self.stations.is_empty() { LinkHead::None } else { self.head_for(to, destination) }
+    }
+
+    fn question(
+        &self,
+        to: PortId,
+        destination: IpAddr,
+        now: Instant,
+        out: &mut [u8; MAX_QUESTION],
+    ) -> Option<usize> {
+        self.ask(to, destination, now, out)
+    }
+
+    fn crowd(
+        &self,
+        from: PortId,
+        now: Instant,
+        content: &[u8],
+        relayed: bool,
+    ) -> Result<Crowd<'_>, Discard> {
+        let members = if relayed { &self.members[..] } else { &[] };
+        let crowd = Crowd { stations: &self.stations, members };
+        let copies = crowd.stations.len() + crowd.members.len();
+        self.settings.segment.may_copy(from, now, content, copies)?;
+        Ok(crowd)
+    }
 }
 
 /// The fabric of a client: the host on one side, one tunnel on the other.
 ///
 /// Whose addresses are behind the tunnel is the business of the host's routes, which are made from
-/// the same lease; so everything passes, both ways, but link-local chatter.
+/// the same lease; so everything passes, both ways, but link-local chatter. Of frames, everything
+/// does: the host is a station like any other.
 #[derive(Clone, Debug)]
 pub struct Uplink {
     tunnel: Option<(PortId, u16)>,
@@ -271,6 +380,14 @@ impl Fabric for Uplink {
             }
         }
     }
+
+    fn switch(&self, from: PortId, _: Instant, _: &mut [u8]) -> FrameVerdict {
+        match self.tunnel {
+            Some((tunnel, _)) if from == HOST_PORT => FrameVerdict::Port(tunnel),
+            Some((tunnel, _)) if from == tunnel => FrameVerdict::Host,
+            _ => FrameVerdict::Discard(Discard::NoRoute),
+        }
+    }
 }
 
 /// Either role's fabric, for workers that serve both.
@@ -302,6 +419,46 @@ impl Fabric for AnyFabric {
         match self {
             Self::Switch(switch) => switch.apply(op),
             Self::Uplink(uplink) => uplink.apply(op),
+        }
+    }
+
+    fn switch(&self, from: PortId, now: Instant, frame: &mut [u8]) -> FrameVerdict {
+        match self {
+            Self::Switch(switch) => switch.switch(from, now, frame),
+            Self::Uplink(uplink) => uplink.switch(from, now, frame),
+        }
+    }
+
+    fn link_head(&self, to: PortId, destination: IpAddr) -> LinkHead {
+        match self {
+            Self::Switch(switch) => switch.link_head(to, destination),
+            Self::Uplink(uplink) => uplink.link_head(to, destination),
+        }
+    }
+
+    fn question(
+        &self,
+        to: PortId,
+        destination: IpAddr,
+        now: Instant,
+        out: &mut [u8; MAX_QUESTION],
+    ) -> Option<usize> {
+        match self {
+            Self::Switch(switch) => switch.question(to, destination, now, out),
+            Self::Uplink(uplink) => uplink.question(to, destination, now, out),
+        }
+    }
+
+    fn crowd(
+        &self,
+        from: PortId,
+        now: Instant,
+        content: &[u8],
+        relayed: bool,
+    ) -> Result<Crowd<'_>, Discard> {
+        match self {
+            Self::Switch(switch) => switch.crowd(from, now, content, relayed),
+            Self::Uplink(uplink) => uplink.crowd(from, now, content, relayed),
         }
     }
 }

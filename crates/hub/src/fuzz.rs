@@ -7,6 +7,10 @@ use contract::{AttachRequest, Layer, Lease, Network, NoLease, PortId};
 
 use crate::{Forgetful, HubNetwork, NetworkSettings};
 
+mod frames;
+
+pub use frames::frames;
+
 /// Host parts 2 to 14: few enough that every sequence runs into the limits.
 const MEMBERS: usize = 13;
 

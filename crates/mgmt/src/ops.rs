@@ -253,6 +253,11 @@ pub fn new_profile(store: &Store, config: &Config, new: &NewProfile) -> Result<P
     }
     let door = &config.doors.openvpn;
     let client = client_program(new.client.as_deref(), door)?;
+    if new.tap && !door.tap {
+        return Err(Failure::invalid(
+            "Ethernet is off: set doors.openvpn.tap = true, or leave out --dev tap".to_owned(),
+        ));
+    }
     store.user(&new.user)?;
     let place = remote::find(new.remote.as_deref(), door)?;
     let identity = Identity::load_or_create(store)?;
@@ -298,6 +303,7 @@ pub fn new_profile(store: &Store, config: &Config, new: &NewProfile) -> Result<P
         digest: door.digest.as_str(),
         tls_min: door.tls_min.as_str(),
         mtu: config.network.mtu,
+        device: if new.tap { "tap" } else { "tun" },
     });
 
     Ok(Profile {

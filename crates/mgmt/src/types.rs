@@ -336,6 +336,9 @@ pub struct NewProfile {
     /// None: one that OpenVPN from 2.5 on and OpenVPN Connect both take.
     #[serde(default)]
     pub client: Option<String>,
+    /// Whether the client carries Ethernet (`dev tap`) rather than packets.
+    #[serde(default)]
+    pub tap: bool,
 }
 
 /// The answer to [`NewProfile`]: a file for the client.

@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use contract::{ContentKind, Discard, Frame, Opened, Tunnel};
+use contract::{ContentKind, Discard, Frame, Layer, Opened, Tunnel};
 use crypto::aead::{self, NONCE_LEN, TAG_LEN};
 use crypto::cbc;
 use crypto::digest::{Hash, HmacKey};
@@ -46,6 +46,7 @@ type Window = ReplayWindow<64>;
 pub struct DataTunnel {
     head: DataHead,
     suite: Suite,
+    layer: Layer,
     /// The packet-id used last.
     sent: AtomicU64,
     received: Window,
@@ -126,6 +127,8 @@ pub struct DataKeys<'a> {
     pub material: &'a StaticKey,
     /// Key of the IV generator of CBC ciphers; random.
     pub iv_seed: [u8; 32],
+    /// Whether the tunnel carries packets (`dev tun`) or frames (`dev tap`).
+    pub layer: Layer,
 }
 
 impl DataTunnel {
@@ -159,6 +162,7 @@ impl DataTunnel {
         Self {
             head: DataHead::new(keys.key_id, keys.peer_id),
             suite,
+            layer: keys.layer,
             sent: AtomicU64::new(0),
             received: Window::default(),
             opened: AtomicU64::new(0),
@@ -197,13 +201,17 @@ impl DataTunnel {
     }
 
     fn classify<'b>(&self, payload: &'b mut [u8]) -> Opened<'b> {
-        // Neither magic can begin an IP packet: its version would be 2.
+        // Neither magic can begin an IP packet: its version would be 2. A frame could begin with
+        // the first only if its sender meant it to.
         if payload == PING || payload.is_empty() {
             Opened::KeepAlive
         } else if payload.starts_with(&OCC_MAGIC) {
             Opened::Control(payload)
         } else {
-            Opened::Packet(payload)
+            match self.layer {
+                Layer::Ip => Opened::Packet(payload),
+                Layer::Ethernet => Opened::Frame(payload),
+            }
         }
     }
 }

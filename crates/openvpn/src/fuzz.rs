@@ -126,6 +126,7 @@ pub fn data(data: &[u8]) {
             digest: Hash::Sha1,
             material: &StaticKey::from_bytes([7; 256]),
             iv_seed: [1; 32],
+            layer: contract::Layer::Ip,
         });
         assert!(tunnel.open(&mut data.to_vec()).is_err());
     }

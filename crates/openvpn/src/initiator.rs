@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use contract::{Answer, Ask, AskId, Event, Fatal, Path, PortId, Secret, TerminateCause};
+use contract::{Answer, Ask, AskId, Event, Fatal, Layer, Path, PortId, Secret, TerminateCause};
 use crypto::SeededRandom;
 use crypto::digest::Hash;
 use rustls::ClientConfig;
@@ -16,7 +16,7 @@ use crate::generation::{Generation, TlsRole};
 use crate::key_method::KeyRecord;
 use crate::keys::KeySource;
 use crate::packet::{ControlSid, KeyId, Opcode};
-use crate::peer_info::{option, options_string, our_peer_info, printable};
+use crate::peer_info::{Announced, layer_of, option, options_string, our_peer_info, printable};
 use crate::pull::{Judgement, Pull, Update, UpdateError};
 use crate::push::{Agreement, Pushed};
 use crate::session::{Birth, Core, Session, Timing, own_record};
@@ -50,6 +50,8 @@ pub struct InitiatorConfig {
     pub digest: Hash,
     /// `tun-mtu`.
     pub mtu: u16,
+    /// `dev tun` or `dev tap`.
+    pub layer: Layer,
     /// How long the handshake may take.
     pub handshake: Duration,
     /// `reneg-sec`; `None` leaves it to the server.
@@ -191,7 +193,7 @@ impl Session {
 /// What an initiator begins with.
 fn core(now: Instant, config: &InitiatorConfig, path: Path, port: PortId, seed: [u8; 32]) -> Core {
     let mut random = SeededRandom::new(seed);
-    Core::new(
+    let mut core = Core::new(
         now,
         Birth {
             side: Side::Initiator,
@@ -213,7 +215,9 @@ fn core(now: Instant, config: &InitiatorConfig, path: Path, port: PortId, seed: 
                 exits_on_silence: config.exits_on_silence,
             },
         },
-    )
+    );
+    core.layer = config.layer;
+    core
 }
 
 /// The replay counter before the first packet.
@@ -290,8 +294,7 @@ impl Initiator {
         let source = KeySource::random(&mut core.random);
         let cipher = config.fallback.or_else(|| config.ciphers.first().copied());
         let cipher = cipher.unwrap_or(Cipher::Aes256Gcm);
-        let options =
-            options_string(Side::Initiator, core.path.carrier, cipher, config.digest, config.mtu);
+        let options = options_string(&Announced::of(core, cipher, config.mtu));
         let mut record = own_record(&source, options);
         if let Some((user, password)) = credentials {
             (record.user, record.password) = (user, password);
@@ -315,6 +318,15 @@ impl Initiator {
         match self.stage {
             Stage::AwaitRecord => {
                 let announced = option(&record.options, "cipher").and_then(Cipher::named);
+                if layer_of(&record.options) != core.layer {
+                    let (theirs, ours) = match core.layer {
+                        Layer::Ip => ("frames (dev tap)", "dev tun"),
+                        Layer::Ethernet => ("packets (dev tun)", "dev tap"),
+                    };
+                    core.event(Event::Remark(format!(
+                        "the server carries {theirs}, the profile says {ours}"
+                    )));
+                }
                 self.stage = Stage::AwaitPush(Box::new(AwaitPush {
                     theirs: record.source,
                     announced,

@@ -1,10 +1,11 @@
 //! What the ends tell each other about themselves: `peer_info` lines and the options string.
 
-use contract::Carrier;
+use contract::{Carrier, Layer};
 use crypto::digest::Hash;
 
 use crate::cipher::{Cipher, Offer, digest_name};
 use crate::initiator::InitiatorConfig;
+use crate::session::Core;
 use crate::wrap::Side;
 
 /// Bits of IV_PROTO.
@@ -94,14 +95,37 @@ pub(crate) fn option<'a>(options: &'a str, name: &str) -> Option<&'a str> {
     options.split(',').find_map(|option| option.strip_prefix(name)?.strip_prefix(' '))
 }
 
-/// The options string that we send. Peers only warn about differences, so it says what is usual.
-pub(crate) fn options_string(
+/// What the sender of an options string carries; packets, unless it says otherwise.
+pub(crate) fn layer_of(options: &str) -> Layer {
+    match option(options, "dev-type") {
+        Some("tap") => Layer::Ethernet,
+        _ => Layer::Ip,
+    }
+}
+
+/// What an options string tells of its sender.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Announced {
     side: Side,
     carrier: Carrier,
+    layer: Layer,
     cipher: Cipher,
     digest: Hash,
     mtu: u16,
-) -> String {
+}
+
+impl Announced {
+    /// What a session is, with the cipher that it is about to use.
+    pub(crate) fn of(core: &Core, cipher: Cipher, mtu: u16) -> Self {
+        let (side, carrier, layer, digest) =
+            (core.side, core.path.carrier, core.layer, core.digest);
+        Self { side, carrier, layer, cipher, digest, mtu }
+    }
+}
+
+/// The options string that we send. Peers only warn about differences, so it says what is usual.
+pub(crate) fn options_string(announced: &Announced) -> String {
+    let Announced { side, carrier, layer, cipher, digest, mtu } = *announced;
     let role = match side {
         Side::Initiator => "tls-client",
         Side::Responder => "tls-server",
@@ -113,12 +137,17 @@ pub(crate) fn options_string(
         (Carrier::Stream(_), Side::Responder) => ("TCPv4_SERVER", 51),
         _ => ("UDPv4", 49),
     };
+    // Of a frame, OpenVPN counts the head and two tags.
+    let (device, mtu) = match layer {
+        Layer::Ip => ("tun", u32::from(mtu)),
+        Layer::Ethernet => ("tap", u32::from(mtu) + 32),
+    };
     let keysize = cipher.key_len() * 8;
     // AEAD peers announce their HMAC as null.
     let auth = if cipher.aead().is_some() { "[null-digest]" } else { digest_name(digest) };
     format!(
-        "V4,dev-type tun,link-mtu {},tun-mtu {mtu},proto {transport},cipher {cipher},auth {auth},keysize {keysize},key-method 2,{role}",
-        u32::from(mtu) + overhead,
+        "V4,dev-type {device},link-mtu {},tun-mtu {mtu},proto {transport},cipher {cipher},auth {auth},keysize {keysize},key-method 2,{role}",
+        mtu + overhead,
     )
 }
 
@@ -172,8 +201,16 @@ mod tests {
     #[test]
     fn each_end_says_which_end_of_a_connection_it_is() {
         let stream = Carrier::Stream(contract::StreamId(1));
-        let of =
-            |side, carrier| options_string(side, carrier, Cipher::Aes256Gcm, Hash::Sha256, 1500);
+        let of = |side, carrier| {
+            options_string(&Announced {
+                side,
+                carrier,
+                layer: Layer::Ip,
+                cipher: Cipher::Aes256Gcm,
+                digest: Hash::Sha256,
+                mtu: 1500,
+            })
+        };
 
         let client = of(Side::Initiator, stream);
         assert_eq!(option(&client, "proto"), Some("TCPv4_CLIENT"));

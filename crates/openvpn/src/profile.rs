@@ -14,7 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use contract::Secret;
+use contract::{Layer, Secret};
 use crypto::digest::Hash;
 use pki::NameRule;
 
@@ -74,6 +74,8 @@ pub struct Profile {
     pub mtu: u16,
     /// `dev`, if it names a device.
     pub device: Option<String>,
+    /// `dev tun` or `dev tap`.
+    pub layer: Layer,
     /// `compat-mode` of a version before 2.6: nothing newer is offered to the server.
     pub is_before_2_6: bool,
     /// `lport` or `port` with `bind`.
@@ -246,7 +248,7 @@ pub(crate) struct Draft {
     only_tls12: bool,
     mtu: u16,
     device: Option<String>,
-    is_tun: bool,
+    layer: Option<Layer>,
     is_before_2_6: bool,
     local_port: Option<u16>,
     renegotiate: Option<Duration>,
@@ -323,7 +325,7 @@ impl Default for Draft {
             only_tls12: false,
             mtu: 1500,
             device: None,
-            is_tun: false,
+            layer: None,
             is_before_2_6: false,
             local_port: None,
             renegotiate: Some(Duration::from_secs(3600)),
@@ -349,9 +351,9 @@ impl Draft {
                 "<connection> has no </connection>: the profile is cut off",
             ));
         }
-        if !self.is_tun {
-            return Err(ProfileError::whole("no \"dev tun\"; only routed profiles are supported"));
-        }
+        let Some(layer) = self.layer else {
+            return Err(ProfileError::whole("neither \"dev tun\" nor \"dev tap\"; add one"));
+        };
         if self.ca.is_empty() && self.fingerprints.is_empty() {
             return Err(ProfileError::whole(
                 "neither \"ca\" nor \"peer-fingerprint\": the server could be anybody; add its CA",
@@ -422,6 +424,7 @@ impl Draft {
             only_tls12: self.only_tls12,
             mtu: self.mtu,
             device: self.device,
+            layer,
             is_before_2_6: self.is_before_2_6,
             local_port: self.local_port,
             renegotiate: self.renegotiate,
@@ -432,7 +435,7 @@ impl Draft {
             retry_max: self.retry_max,
             server_timeout: self.server_timeout,
             exits_on_silence: self.exits_on_silence,
-            pull: self.pull,
+            pull: Pull { layer, ..self.pull },
             notes: self.notes,
         })
     }

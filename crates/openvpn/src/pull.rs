@@ -13,7 +13,7 @@ mod update;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use contract::{Lease, SessionLimits};
+use contract::{Layer, Lease, SessionLimits};
 use ipnet::{IpNet, Ipv4Net};
 
 use self::dns::DnsOptions;
@@ -166,17 +166,18 @@ impl HostOptions {
         };
         let mut neighbour = None;
         if let Some((address, second)) = self.ifconfig {
-            let prefix = if self.is_subnet {
+            let is_subnet = self.is_subnet || pull.layer == Layer::Ethernet;
+            let prefix = if is_subnet {
                 ipnet::ipv4_mask_to_prefix(second).unwrap_or(32)
             } else {
                 // Point to point: the second word is the peer; with net30 both share a /30.
                 let pair = Ipv4Net::new(address, 30).ok().filter(|net| net.contains(&second));
                 if pair.is_some() { 30 } else { 32 }
             };
-            if !self.is_subnet {
+            if !is_subnet {
                 neighbour = Some(second);
             }
-            if !self.is_subnet && prefix == 32 {
+            if !is_subnet && prefix == 32 {
                 lease.routes.push(Ipv4Net::from(second).into());
             }
             lease.ipv4 = Some((address, prefix));

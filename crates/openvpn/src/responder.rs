@@ -20,7 +20,7 @@ use crate::introduction::introduction;
 use crate::key_method::KeyRecord;
 use crate::keys::KeySource;
 use crate::packet::KeyId;
-use crate::peer_info::{PeerInfo, options_string, proto};
+use crate::peer_info::{Announced, PeerInfo, layer_of, options_string, proto};
 use crate::push::{Agreement, push_reply};
 use crate::session::{Core, Timing, own_record};
 use crate::tls::{Tls, TlsFailure};
@@ -81,6 +81,8 @@ pub struct ResponderConfig {
     pub network: String,
     /// For the options string, before a lease says better.
     pub mtu: u16,
+    /// Whether clients may carry frames (`dev tap`).
+    pub tap: bool,
     /// Told to clients, and kept by us.
     pub ping: Duration,
     /// Told to clients; we wait twice as long, so that they notice first.
@@ -192,6 +194,13 @@ impl Responder {
         core.event(Event::Introduced(introduction(&record.peer_info)));
         if self.member.is_none() {
             self.client = PeerInfo::parse(&record.peer_info);
+            core.layer = layer_of(&record.options);
+            if core.layer == Layer::Ethernet && !self.config.tap {
+                let why = "this server carries packets only; use a profile with dev tun";
+                let to_us = "dev tap is off (doors.openvpn.tap)";
+                self.refuse(core, now, key_id, false, why, to_us);
+                return Ok(());
+            }
             let offer = self.client.offer(&record.options);
             let Some(cipher) = choose(&self.config.ciphers, &offer) else {
                 let ours =
@@ -460,7 +469,7 @@ impl Responder {
                     is_unique: self.client.hardware.is_some(),
                     fixed: grant.fixed_addresses.clone(),
                     behind: grant.behind.clone(),
-                    layer: Layer::Ip,
+                    layer: core.layer,
                     remote: core.path.remote.ip(),
                     mtu: self.client.mtu,
                 }));
@@ -528,7 +537,7 @@ impl Responder {
         self.recorded = Some(key_id);
         let cipher = core.agreement.map_or(Cipher::Aes256Gcm, |agreement| agreement.cipher);
         let mtu = self.member.as_ref().map_or(self.config.mtu, |member| member.lease.mtu);
-        let options = options_string(Side::Responder, core.path.carrier, cipher, core.digest, mtu);
+        let options = options_string(&Announced::of(core, cipher, mtu));
         let record = own_record(source, options).write(Side::Responder);
         if let Some(generation) = core.generation(key_id) {
             generation.send(&record);

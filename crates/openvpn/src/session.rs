@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 
 use contract::{
     Answer, Ask, AskId, Carrier, ClientKeyFacts, Command, DataPlaneOp, Engine, Event, Exit,
-    Farewell, Fatal, Input, Notice, Output, Path, PortId, SessionFacts, StreamId, TerminateCause,
-    Transmit, TunnelKey, Via,
+    Farewell, Fatal, Input, Layer, Notice, Output, Path, PortId, SessionFacts, StreamId,
+    TerminateCause, Transmit, TunnelKey, Via,
 };
 use crypto::SeededRandom;
 use crypto::digest::Hash;
@@ -107,6 +107,8 @@ pub(crate) struct Core {
     pub(crate) next: Option<Generation>,
     retired: Option<Retired>,
     pub(crate) agreement: Option<Agreement>,
+    /// Whether the tunnel carries packets or frames.
+    pub(crate) layer: Layer,
     keep_alive: Option<KeepAlive>,
     renegotiate_at: Option<Instant>,
     /// When keys that were not replaced in time stop being good.
@@ -174,6 +176,7 @@ impl Core {
             next: None,
             retired: None,
             agreement: None,
+            layer: Layer::Ip,
             keep_alive: None,
             renegotiate_at: None,
             expire_at: None,
@@ -248,7 +251,7 @@ impl Core {
         let side = self.side;
         let (Path { remote, carrier, .. }, peer_id) = (self.path, agreement.peer_id);
         let iv_seed = self.random.array();
-        let digest = self.digest;
+        let (digest, layer) = (self.digest, self.layer);
         let generation = self.generation(key_id).ok_or(Fatal::Local("no such generation"))?;
         let material = if agreement.export {
             generation
@@ -265,6 +268,7 @@ impl Core {
             digest,
             material: &material,
             iv_seed,
+            layer,
         }));
         let number = key_id.number();
         let key = match (carrier, side, peer_id) {

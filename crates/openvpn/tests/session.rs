@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use common::{Setup, WORLD, is_up, packet, static_key};
 use contract::{
-    Command, DenyReason, Event, Exit, Farewell, Fatal, Grant, Secret, TerminateCause, TunnelKey,
+    Command, DenyReason, Event, Exit, Farewell, Fatal, Grant, Layer, Secret, TerminateCause,
+    TunnelKey,
 };
 use crypto::digest::Hash;
 use openvpn::{AuthMode, Cipher, Opcode, Protection};
@@ -76,6 +77,33 @@ fn every_way_to_authenticate_and_to_wrap_works() {
             }
         }
     }
+}
+
+#[test]
+fn a_client_with_frames_is_told_apart_and_carries_any() {
+    let setup = Setup { layer: Layer::Ethernet, ..Setup::default() };
+    let mut pair = setup.connected();
+    let port = pair.right.only().port;
+    let frame = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 1, 0x88, 0xb5], b"hello"].concat();
+
+    pair.left.send_packet(&frame).unwrap();
+    pair.right.send_packet(port, &frame).unwrap();
+    pair.run(Duration::from_millis(500));
+
+    assert_eq!(pair.left.driven.packets, pair.right.only().packets);
+    assert_eq!(pair.right.only().packets, [frame]);
+}
+
+#[test]
+fn a_client_with_frames_is_refused_where_they_are_off() {
+    let setup = Setup { layer: Layer::Ethernet, tap: false, ..Setup::default() };
+    let mut pair = setup.pair(1);
+
+    pair.run(Duration::from_secs(20));
+
+    assert!(matches!(pair.left.driven.fatal, Some(Fatal::Denied(_))), "{}", pair.narrate());
+    let said = format!("{:?}", pair.left.driven.events);
+    assert!(said.contains("dev tun"), "{said}");
 }
 
 #[test]

@@ -188,7 +188,12 @@ impl Client {
             warn!("{line}");
         }
         let name = profile.device.as_deref().unwrap_or("warren%d");
-        let tun = Tun::open(name, 1).map_err(|error| ClientFailure(error.to_string()))?;
+        let layer = profile.layer;
+        let tun = match layer {
+            Layer::Ip => Tun::open(name, 1),
+            Layer::Ethernet => Tun::open_tap(name, 1),
+        };
+        let tun = tun.map_err(|error| ClientFailure(error.to_string()))?;
         let device = tun.name().to_owned();
         let mark = nix::net::if_::if_nametoindex(device.as_str()).ok().map(host::mark_for);
         let (events, heard) = mpsc::channel(MAX_EVENTS);
@@ -197,6 +202,7 @@ impl Client {
             WorkersConfig {
                 queues: tun.queues(),
                 without_queues: 0,
+                layer,
                 gateway4: None,
                 gateway6: None,
                 fabric: move || AnyFabric::Uplink(Uplink::new(mtu)),
@@ -547,8 +553,8 @@ impl Client {
         lease: Lease,
     ) -> Result<(), ClientFailure> {
         let former = connection.lease.replace(lease.clone());
-        let plug =
-            Plug { port: connection.port, prefixes: Vec::new(), mtu: lease.mtu, layer: Layer::Ip };
+        let layer = self.profile.layer;
+        let plug = Plug { port: connection.port, prefixes: Vec::new(), mtu: lease.mtu, layer };
         let epoch = self.workers.submit(vec![WorkerOp::Fabric(FabricOp::Plug(plug))]);
         connection.pump.wait_for(epoch);
 
@@ -559,13 +565,14 @@ impl Client {
         servers.dedup();
         let (host, journal) = (self.host.0.take(), self.journal.clone());
         let (tun, mark) = (self.device.clone(), self.mark);
+        let is_ethernet = layer == Layer::Ethernet;
         let changed = tokio::task::spawn_blocking(move || match host {
             Some(mut host) => {
                 let updated = host.update(lease, servers);
                 (Some(host), updated)
             }
             None => {
-                let plan = ClientPlan { tun, lease, servers, mark, set_dns: true };
+                let plan = ClientPlan { tun, is_ethernet, lease, servers, mark, set_dns: true };
                 match ClientHost::apply(&journal, plan) {
                     Ok(host) => (Some(host), Ok(())),
                     Err(error) => (None, Err(error)),

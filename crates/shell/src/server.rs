@@ -2,6 +2,7 @@
 
 mod client_keys;
 mod doors;
+mod segment;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,11 +15,12 @@ use std::time::{Duration, Instant};
 use backends::{Identity, LocalAuthenticator, Standing, Store, random_bytes};
 use config::{Config, ConfigError, Ipv6Pool};
 use contract::{
-    Authenticator, Carrier, DenyReason, Discard, DnsSettings, Farewell, PortId, SocketId, WallClock,
+    Authenticator, Carrier, DenyReason, Discard, DnsSettings, Farewell, Layer, PortId, SocketId,
+    WallClock,
 };
 use dataplane::{Offloads, PortTotals};
 use host::{Journal, Keeper, ServerHost, ServerPlan};
-use hub::{AnyFabric, HubNetwork, NetworkSettings, Switch, SwitchPolicy, SwitchSettings};
+use hub::{AnyFabric, HubNetwork, NetworkSettings, Segment, Switch, SwitchPolicy, SwitchSettings};
 use ipnet::{IpNet, Ipv6Net};
 use openvpn::Door;
 use sys::Tun;
@@ -154,6 +156,7 @@ pub struct Server(Arc<Inner>);
 struct Inner {
     services: Arc<Services>,
     policy: Arc<SwitchPolicy>,
+    segment: Arc<Segment>,
     identity: Identity,
     clock: Arc<WallClock>,
     store: Arc<Store>,
@@ -229,17 +232,22 @@ impl Server {
         let undo = HostGuard(Some(host));
 
         let policy = Arc::new(SwitchPolicy::new(config.network.client_to_client));
+        policy.set_relay_broadcast(config.network.relay_broadcast);
+        let segment = segment::new(&store).map_err(|error| cannot("the segment")(&error))?;
         let switch = SwitchSettings {
             subnets: network.subnets(),
             gateways: gateways.iter().map(IpNet::addr).collect(),
             host_mtu: config.network.mtu,
             policy: Arc::clone(&policy),
+            groups: config.network.relay_groups.clone(),
+            segment: Arc::clone(&segment),
         };
         let (events, heard) = mpsc::channel(MAX_EVENTS);
         let workers = Workers::start(
             WorkersConfig {
                 queues: tun.queues(),
                 without_queues: 0,
+                layer: Layer::Ip,
                 gateway4: gateways.iter().find_map(|net| match net.addr() {
                     IpAddr::V4(address) => Some(address),
                     IpAddr::V6(_) => None,
@@ -282,6 +290,7 @@ impl Server {
         let server = Self(Arc::new(Inner {
             services,
             policy,
+            segment,
             identity,
             clock: clock::start(),
             store,
@@ -416,6 +425,8 @@ impl Server {
         keep(&mut changed, "network.ipv4", &former.network.ipv4, &mut next.network.ipv4);
         keep(&mut changed, "network.ipv6", &former.network.ipv6, &mut next.network.ipv6);
         keep(&mut changed, "network.mtu", &former.network.mtu, &mut next.network.mtu);
+        let groups = &former.network.relay_groups;
+        keep(&mut changed, "network.relay_groups", groups, &mut next.network.relay_groups);
         keep(&mut changed, "server.workers", &former.server.workers, &mut next.server.workers);
         keep(&mut changed, "server.user", &former.server.user, &mut next.server.user);
         doors::keep_management(&mut changed, &former, &mut next);
@@ -429,6 +440,7 @@ impl Server {
             ("network.redirect_gateway", old.redirect_gateway != new.redirect_gateway),
         ];
         let policy = old.client_to_client != new.client_to_client;
+        let relay = old.relay_broadcast != new.relay_broadcast;
         let nat = old.nat != new.nat;
         let door = former.doors.openvpn != next.doors.openvpn;
 
@@ -454,6 +466,10 @@ impl Server {
         if policy {
             self.0.policy.set_client_to_client(next.network.client_to_client);
             changed.applied.push("network.client_to_client");
+        }
+        if relay {
+            self.0.policy.set_relay_broadcast(next.network.relay_broadcast);
+            changed.applied.push("network.relay_broadcast");
         }
         *lock(&self.0.config) = Arc::new(next);
         Ok(changed)
@@ -517,6 +533,7 @@ impl Server {
         let mut tasks = lock(&self.0.tasks);
         tasks.push(tokio::spawn(clock::run(Arc::clone(&self.0.clock))));
         tasks.push(tokio::spawn(route_events(Arc::downgrade(&self.0), heard)));
+        tasks.push(tokio::spawn(segment::keep_fresh(Arc::clone(&self.0.segment))));
         let server = self.clone();
         tasks.push(tokio::spawn(async move {
             while let Some(port) = replaced.recv().await {

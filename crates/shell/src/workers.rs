@@ -22,7 +22,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use contract::{
-    Carrier, DataPlaneOp, Discard, Fabric, FabricOp, Notice, Path, PortId, SocketId, StreamId,
+    Carrier, DataPlaneOp, Discard, Fabric, FabricOp, Layer, Notice, Path, PortId, SocketId,
+    StreamId,
 };
 use dataplane::{Op, PortCounters, PortTotals, Prefix, Settings, SocketKind, StreamKind, Worker};
 use sys::{Interest, Poller, TcpIo, TunQueue, UdpIo, UdpSender, Waker};
@@ -40,6 +41,8 @@ pub struct WorkersConfig<B> {
     pub queues: Vec<TunQueue>,
     /// How many workers there are if there are no queues.
     pub without_queues: usize,
+    /// What those queues carry: packets (TUN) or frames (TAP).
+    pub layer: Layer,
     /// The network's own IPv4 address.
     pub gateway4: Option<Ipv4Addr>,
     /// The network's own IPv6 address.
@@ -208,7 +211,7 @@ impl Workers {
         config: WorkersConfig<impl Fn() -> F>,
         events: Sender<WorkerEvent>,
     ) -> io::Result<Self> {
-        let WorkersConfig { queues, without_queues, gateway4, gateway6, fabric } = config;
+        let WorkersConfig { queues, without_queues, layer, gateway4, gateway6, fabric } = config;
         let queues = if queues.is_empty() {
             (0..without_queues.max(1)).map(|_| None).collect::<Vec<_>>()
         } else {
@@ -219,7 +222,8 @@ impl Workers {
         let mut parts = Vec::new();
         for queue in queues {
             let offloads = queue.as_ref().map(TunQueue::offloads).unwrap_or_default();
-            let worker = Worker::new(fabric(), &Settings { gateway4, gateway6, offloads });
+            let settings = Settings { gateway4, gateway6, offloads, layer };
+            let worker = Worker::new(fabric(), &settings);
             let poller = Poller::new()?;
             sides.push(Side::new(&poller, worker.totals()));
             parts.push((worker, poller, queue));

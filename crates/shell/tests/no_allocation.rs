@@ -16,9 +16,10 @@ use dataplane::{
     Backlog, Batch, DatagramSink, Offloads, Op, Punt, Punts, Received, Settings, SocketKind,
     StreamKind, TunIo, Worker, framed,
 };
-use hub::{Switch, SwitchPolicy, SwitchSettings};
+use hub::{Segment, Switch, SwitchPolicy, SwitchSettings};
 use openvpn::{Cipher, DataKeys, DataTunnel, KeyId, Side, StaticKey};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use wire::ethernet::{self, EtherType, Mac};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -30,6 +31,9 @@ const STREAM_KIND: StreamKind = StreamKind::OpenVpn { mtu: 1420 };
 static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
 const ALICE: u8 = 2;
 const BOB: u8 = 3;
+/// Carries frames.
+const CAROL: u8 = 4;
+const OWN: Mac = Mac([2, 0, 0, 0, 0, 0xff]);
 /// Payload of every packet, in bytes; 40 more of headers.
 const SEGMENT: usize = 1380;
 
@@ -74,6 +78,7 @@ fn path(host: u8) -> Path {
 }
 
 fn tunnel(side: Side, host: u8) -> DataTunnel {
+    let layer = if host == CAROL { Layer::Ethernet } else { Layer::Ip };
     DataTunnel::new(&DataKeys {
         side,
         key_id: KeyId::FIRST,
@@ -82,6 +87,7 @@ fn tunnel(side: Side, host: u8) -> DataTunnel {
         digest: Hash::Sha256,
         material: &StaticKey::from_bytes([host; 256]),
         iv_seed: [0; 32],
+        layer,
     })
 }
 
@@ -123,15 +129,19 @@ fn worker() -> Worker<Switch> {
         gateways: vec![IpAddr::V4(address(1))],
         host_mtu: 1420,
         policy: Arc::new(SwitchPolicy::new(true)),
+        groups: Vec::new(),
+        segment: Arc::new(Segment::new(OWN, 1, Instant::now())),
     });
     let settings = Settings {
         gateway4: Some(address(1)),
         gateway6: None,
         offloads: Offloads { gso: true, uso: true },
+        layer: Layer::Ip,
     };
     let mut worker = Worker::new(switch, &settings);
     worker.apply(Op::AddSocket(SOCKET, SocketKind::OpenVpnResponder, None));
-    for host in [ALICE, BOB] {
+    for host in [ALICE, BOB, CAROL] {
+        let layer = if host == CAROL { Layer::Ethernet } else { Layer::Ip };
         let port = PortId(host.into());
         let key = TunnelKey::OpenVpn { peer: host.into(), key_id: 0 };
         let tunnel = Arc::new(tunnel(Side::Responder, host));
@@ -143,12 +153,7 @@ fn worker() -> Worker<Switch> {
             tunnel,
         }));
         worker.apply(Op::DataPlane(DataPlaneOp::SendVia { port, exit: Exit::Tunnel(key) }));
-        worker.apply(Op::Fabric(FabricOp::Plug(Plug {
-            port,
-            prefixes,
-            mtu: 1420,
-            layer: Layer::Ip,
-        })));
+        worker.apply(Op::Fabric(FabricOp::Plug(Plug { port, prefixes, mtu: 1420, layer })));
     }
     worker
 }
@@ -209,6 +214,8 @@ fn a_warm_worker_allocates_nothing_per_packet() {
     let mut worker = worker();
     let mut outside = Outside::default();
     let alice = tunnel(Side::Initiator, ALICE);
+    let carol = tunnel(Side::Initiator, CAROL);
+    let link = ethernet::head(OWN, Mac([2, 0, 0, 0, 0, CAROL]), EtherType::IPV4);
     let world = Ipv4Addr::new(198, 51, 100, 1);
     // Each datagram is good once, so all of them are made before anything is counted.
     let rounds = 60;
@@ -219,20 +226,24 @@ fn a_warm_worker_allocates_nothing_per_packet() {
             let to_host = to_host.collect::<Vec<_>>();
             let to_bob = (0..20)
                 .flat_map(|_| sealed(&alice, &packet(address(ALICE), address(BOB), SEGMENT)));
-            (to_host, to_bob.collect::<Vec<_>>(), super_packet(address(BOB), 30))
+            let frame = [&link[..], &packet(address(CAROL), world, SEGMENT)].concat();
+            let from_carol = (0..20).flat_map(|_| sealed(&carol, &frame)).collect::<Vec<_>>();
+            let from_host = [BOB, CAROL].map(|host| super_packet(address(host), 30));
+            (to_host, to_bob.collect::<Vec<_>>(), from_carol, from_host)
         })
         .collect::<Vec<_>>();
     let stride = alice.frame(40 + SEGMENT).head + 40 + SEGMENT;
     let now = Instant::now();
-    let mut turn = |worker: &mut Worker<Switch>, batch: &mut (Vec<u8>, Vec<u8>, Vec<u8>)| {
-        let (to_host, to_bob, from_host) = batch;
-        let received = [to_host, to_bob].map(|bytes| Received {
-            path: path(ALICE),
-            stride,
-            bytes: bytes.as_mut_slice(),
-        });
+    type Round = (Vec<u8>, Vec<u8>, Vec<u8>, [Vec<u8>; 2]);
+    let mut turn = |worker: &mut Worker<Switch>, batch: &mut Round| {
+        let (to_host, to_bob, from_carol, from_host) = batch;
+        let received = [
+            Received { path: path(ALICE), stride, bytes: to_host },
+            Received { path: path(ALICE), stride, bytes: to_bob },
+            Received { path: path(CAROL), stride: stride + link.len(), bytes: from_carol },
+        ];
         worker.on_network(now, received.into_iter(), &mut outside);
-        worker.on_host(now, from_host, &mut outside);
+        from_host.iter_mut().for_each(|read| worker.on_host(now, read, &mut outside));
         worker.flush(&mut outside);
     };
     let (warm, cold) = batches.split_at_mut(rounds / 2);
@@ -244,6 +255,6 @@ fn a_warm_worker_allocates_nothing_per_packet() {
 
     assert_eq!((change.allocations, change.reallocations), (0, 0), "{change:?}");
     assert_eq!(worker.discards().iter().sum::<u64>(), 0, "{:?}", worker.discards());
-    assert!(outside.written > rounds * 20 * SEGMENT, "packets reached the host");
-    assert!(outside.sent > rounds * 50 * SEGMENT, "packets reached the members");
+    assert!(outside.written > rounds * 40 * SEGMENT, "packets reached the host");
+    assert!(outside.sent > rounds * 80 * SEGMENT, "packets reached the members");
 }

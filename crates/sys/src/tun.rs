@@ -22,7 +22,7 @@ const TCP_OFFLOADS: u32 = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6
 /// Known to Linux from 6.2 on, and only to be had together.
 const UDP_OFFLOADS: u32 = libc::TUN_F_USO4 | libc::TUN_F_USO6;
 
-/// A TUN device that exists for as long as any of its queues is open.
+/// A TUN or TAP device that exists for as long as any of its queues is open.
 #[derive(Debug)]
 pub struct Tun {
     name: String,
@@ -30,7 +30,7 @@ pub struct Tun {
     offloads: Offloads,
 }
 
-/// One queue of a TUN device; the kernel keeps a flow on one queue.
+/// One queue of a TUN or TAP device; the kernel keeps a flow on one queue.
 #[derive(Debug)]
 pub struct TunQueue {
     file: File,
@@ -55,6 +55,19 @@ impl Tun {
     ///
     /// Says in one line what is missing: the TUN driver, the permission, or a free name.
     pub fn open(name: &str, queues: usize) -> io::Result<Self> {
+        Self::open_kind(libc::IFF_TUN, name, queues)
+    }
+
+    /// The same for a TAP device, which carries Ethernet frames.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_tap(name: &str, queues: usize) -> io::Result<Self> {
+        Self::open_kind(libc::IFF_TAP, name, queues)
+    }
+
+    fn open_kind(kind: c_int, name: &str, queues: usize) -> io::Result<Self> {
         let mut request = InterfaceRequest { name: [0; MAX_NAME + 1], value: [0; 24] };
         if name.is_empty() || name.len() > MAX_NAME || name.contains(['/', '\0']) {
             let reason = format!("the TUN device name {name:?} must have 1 to {MAX_NAME} bytes");
@@ -65,7 +78,7 @@ impl Tun {
         let mut files = Vec::new();
         for _ in 0..queues.max(1) {
             let file = open_device()?;
-            attach(&file, &mut request).map_err(|error| explain(name, &error))?;
+            attach(&file, kind, &mut request).map_err(|error| explain(name, &error))?;
             files.push(file);
         }
         let len = request.name.iter().position(|byte| *byte == 0).unwrap_or(MAX_NAME);
@@ -150,8 +163,8 @@ fn explain(name: &str, error: &io::Error) -> io::Error {
 }
 
 /// Adds a queue to the device that `request` names, or makes the device and fills in its name.
-fn attach(file: &File, request: &mut InterfaceRequest) -> io::Result<()> {
-    let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
+fn attach(file: &File, kind: c_int, request: &mut InterfaceRequest) -> io::Result<()> {
+    let flags = kind | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
     // The flags are a `short`; all of them fit.
     request.value[..2].copy_from_slice(&(flags as u16).to_ne_bytes());
     let request: *mut InterfaceRequest = request;
@@ -218,6 +231,18 @@ mod tests {
         let mut queues = first.queues();
         let empty = queues[1].read(&mut [0; 100]).unwrap_err();
         assert_eq!((queues.len(), empty.kind()), (2, io::ErrorKind::WouldBlock));
+    }
+
+    #[test]
+    fn a_device_for_frames_is_another_kind() {
+        if !crate::netns::enter_fresh() {
+            return;
+        }
+        let tap = Tun::open_tap("unit%d", 1).unwrap();
+
+        assert_eq!((tap.name(), tap.offloads().gso), ("unit0", true));
+        let error = Tun::open("unit0", 1).unwrap_err().to_string();
+        assert!(error.contains("unit0"), "{error}");
     }
 
     #[test]

@@ -144,6 +144,13 @@ const fn drop_of(discard: Discard) -> Instrument {
         Discard::KeyRefused => {
             ("dropped_key_refused", "dropped: came with a client key that is revoked or too old")
         }
+        Discard::MacLimit => {
+            ("dropped_mac_limit", "dropped: more hardware addresses than one member may have")
+        }
+        Discard::UnknownNeighbour => (
+            "dropped_unknown_neighbour",
+            "dropped: the destination's hardware address was not known yet; it was asked for",
+        ),
     };
     Instrument { name, unit: Unit::Packets, help, counts: Counts::Dropped(discard) }
 }

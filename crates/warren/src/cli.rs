@@ -304,6 +304,9 @@ pub(crate) struct ProfileArgs {
     /// leads to the internet]
     #[arg(long, value_name = "HOST[:PORT]")]
     pub(crate) remote: Option<String>,
+    /// What the client carries
+    #[arg(long, value_enum, default_value_t = Device::Tun)]
+    pub(crate) dev: Device,
     /// Write to this file, mode 0600, instead of stdout
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
@@ -362,6 +365,15 @@ impl Door {
             Self::Openvpn => "openvpn",
         }
     }
+}
+
+/// What a client's device carries.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Device {
+    /// IP packets
+    Tun,
+    /// Ethernet frames
+    Tap,
 }
 
 /// `kick`.

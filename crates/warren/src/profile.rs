@@ -9,7 +9,7 @@ use anyhow::Context;
 use mgmt::types::{NewProfile, Profile};
 
 use crate::admin::Admin;
-use crate::cli::{ClientProgram, Global, ProfileArgs};
+use crate::cli::{ClientProgram, Device, Global, ProfileArgs};
 use crate::failure::Usage;
 use crate::output::{self, Output, remark};
 use crate::qr;
@@ -40,6 +40,7 @@ pub(crate) async fn run(global: &Global, args: ProfileArgs, output: Output) -> a
             .client
             .or_else(|| args.qr.is_some().then_some(ClientProgram::Connect))
             .map(|client| client.name().to_owned()),
+        tap: args.dev == Device::Tap,
     };
     let profile = admin.new_profile(&new).await?;
     // The file is written by whoever calls, wherever that user may.

@@ -184,6 +184,7 @@ fn first_user(
             door: "openvpn".to_owned(),
             remote: None,
             client: None,
+            tap: false,
         };
         let made = ops::new_profile(store, config, &wanted)?;
         let file = state.profiles().join(&made.file_name);

@@ -34,7 +34,7 @@ struct Ratio {
     good: fn(f64) -> bool,
 }
 
-const RATIOS: [Ratio; 4] = [
+const RATIOS: [Ratio; 5] = [
     Ratio {
         name: "Warren to Warren against openvpn to openvpn",
         wanted: "at least 10 times",
@@ -54,6 +54,16 @@ const RATIOS: [Ratio; 4] = [
         },
         show: |ratio| format!("{ratio:.1} times"),
         good: |ratio| ratio >= 3.0,
+    },
+    Ratio {
+        name: "Warren to Warren against openvpn to openvpn, tap",
+        wanted: "at least 5 times",
+        of: |report, column| {
+            let openvpn = report.rate(Row::OpenvpnOpenvpnTap, column)?;
+            Some(report.rate(Row::WarrenWarrenTap, column)? / openvpn)
+        },
+        show: |ratio| format!("{ratio:.1} times"),
+        good: |ratio| ratio >= 5.0,
     },
     Ratio {
         name: "Warren to Warren against the limit",

@@ -26,10 +26,12 @@ pub(crate) enum Row {
     OpenvpnOpenvpnTcp,
     OpenvpnWarrenTcp,
     WarrenWarrenTcp,
+    OpenvpnOpenvpnTap,
+    WarrenWarrenTap,
 }
 
 impl Row {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Veth,
         Self::Limit,
         Self::OpenvpnOpenvpn,
@@ -38,6 +40,8 @@ impl Row {
         Self::OpenvpnOpenvpnTcp,
         Self::OpenvpnWarrenTcp,
         Self::WarrenWarrenTcp,
+        Self::OpenvpnOpenvpnTap,
+        Self::WarrenWarrenTap,
     ];
 
     /// Its name on the command line and in JSON.
@@ -51,6 +55,8 @@ impl Row {
             Self::OpenvpnOpenvpnTcp => "openvpn-openvpn-tcp",
             Self::OpenvpnWarrenTcp => "openvpn-warren-tcp",
             Self::WarrenWarrenTcp => "warren-warren-tcp",
+            Self::OpenvpnOpenvpnTap => "openvpn-openvpn-tap",
+            Self::WarrenWarrenTap => "warren-warren-tap",
         }
     }
 
@@ -65,6 +71,16 @@ impl Row {
             Self::OpenvpnOpenvpnTcp => "openvpn to openvpn, TCP",
             Self::OpenvpnWarrenTcp => "openvpn to Warren, TCP",
             Self::WarrenWarrenTcp => "Warren to Warren, TCP",
+            Self::OpenvpnOpenvpnTap => "openvpn to openvpn, tap",
+            Self::WarrenWarrenTap => "Warren to Warren, tap",
+        }
+    }
+
+    /// The directive that says what its device carries.
+    fn device(self) -> &'static str {
+        match self {
+            Self::OpenvpnOpenvpnTap | Self::WarrenWarrenTap => "dev tap",
+            _ => "dev tun",
         }
     }
 
@@ -89,8 +105,9 @@ impl Row {
                 let limit = Limit::start(arena, MTU)?;
                 Tunnel { target: Limit::target()?, ends: Ends::Limit(limit) }
             }
-            Self::OpenvpnOpenvpn | Self::OpenvpnOpenvpnTcp => {
-                let options = [format!("tun-mtu {MTU}"), "verb 1".to_owned()];
+            Self::OpenvpnOpenvpn | Self::OpenvpnOpenvpnTcp | Self::OpenvpnOpenvpnTap => {
+                let device = self.device();
+                let options = [device.to_owned(), format!("tun-mtu {MTU}"), "verb 1".to_owned()];
                 let server = Server {
                     ciphers: "AES-256-GCM".to_owned(),
                     extra: options.into(),
@@ -101,6 +118,7 @@ impl Row {
                 let identity = arena.pki.client(&arena.fresh_name("client"))?;
                 let remotes = [(Arena::SERVER, server.port)];
                 let profile = server.profile(&arena.pki, &identity, &remotes);
+                let profile = profile.replace("dev tun", device);
                 let mtu = MTU.to_string();
                 let options = ["--tun-mtu", &mtu, "--verb", "1"];
                 let client = openvpn::Client::connect(&arena.client, &profile, None, &options)?;
@@ -114,9 +132,9 @@ impl Row {
                 let client = openvpn::Client::connect(&arena.client, &profile, None, &options)?;
                 Tunnel { target: GATEWAY4.parse()?, ends: Ends::OpenvpnWarren(server, client) }
             }
-            Self::WarrenWarren | Self::WarrenWarrenTcp => {
+            Self::WarrenWarren | Self::WarrenWarrenTcp | Self::WarrenWarrenTap => {
                 let (server, profile) = warren_up(arena, &[])?;
-                let profile = self.profile(&profile);
+                let profile = self.profile(&profile).replace("dev tun", self.device());
                 let client = warren::Client::connect(&arena.client, &profile, None)?;
                 Tunnel { target: GATEWAY4.parse()?, ends: Ends::WarrenWarren(server, client) }
             }

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod ethernet;
 mod reader;
 
 /// Something that any input must leave unharmed.
@@ -25,6 +26,7 @@ pub const TARGETS: &[Target] = &[
     target("dataplane_deframe", dataplane::fuzz::deframe),
     target("dataplane_ip", dataplane::fuzz::ip),
     target("dataplane_split", dataplane::fuzz::split),
+    target("hub_frames", hub::fuzz::frames),
     target("hub_network", hub::fuzz::network),
     target("openvpn_client_key", openvpn::fuzz::client_key),
     target("openvpn_control", openvpn::fuzz::control),
@@ -36,6 +38,7 @@ pub const TARGETS: &[Target] = &[
     target("openvpn_reliable", openvpn::fuzz::reliable),
     target("proxy_http", proxy::fuzz::http),
     target("proxy_socks", proxy::fuzz::socks),
+    target("wire_ethernet", ethernet::ethernet),
     target("wire_reader", reader::reader),
 ];
 

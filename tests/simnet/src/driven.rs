@@ -22,7 +22,7 @@ pub struct Driven<E> {
     pub events: Vec<Event>,
     /// What ended it.
     pub fatal: Option<Fatal>,
-    /// Inner packets that arrived through its tunnels.
+    /// Inner packets, or frames, that arrived through its tunnels.
     pub packets: Vec<Vec<u8>>,
     /// Inner datagrams that carried nothing.
     pub keep_alives: usize,

@@ -148,12 +148,10 @@ impl Ledger {
             opened => (outer.port, opened),
         };
         let content = match opened {
-            Opened::Packet(packet) => Content::Packet(packet.to_vec()),
+            Opened::Packet(content) | Opened::Frame(content) => Content::Packet(content.to_vec()),
             Opened::Control(message) => Content::Control(message.to_vec()),
             Opened::KeepAlive => Content::Nothing,
-            Opened::Inner(..) | Opened::Frame(_) | Opened::Packed(_) => {
-                return Err(Discard::Malformed);
-            }
+            Opened::Inner(..) | Opened::Packed(_) => return Err(Discard::Malformed),
         };
         Ok(Arrived { port, content, roamed })
     }

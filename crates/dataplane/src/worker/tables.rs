@@ -24,19 +24,19 @@ use crate::io::{Offloads, Punt, Surroundings};
 use crate::split::SuperPacket;
 
 /// The largest fragment made: no tunnel over the Internet carries more.
-const MAX_FRAGMENT: usize = 9216;
+pub(super) const MAX_FRAGMENT: usize = 9216;
 
 /// Everything a packet reads; nothing a packet writes but counters of its own worker.
 #[derive(Debug)]
 pub(super) struct Tables<F> {
-    fabric: F,
+    pub(super) fabric: F,
     gateways: Gateways,
     /// By socket id.
     sockets: Vec<Option<Socket>>,
     tunnels: HashMap<TunnelKey, Entry, RandomState>,
-    ports: HashMap<PortId, Port, RandomState>,
+    pub(super) ports: HashMap<PortId, Port, RandomState>,
     streams: HashMap<StreamId, Stream, RandomState>,
-    totals: Arc<PortCounters>,
+    pub(super) totals: Arc<PortCounters>,
 }
 
 /// Everything a packet writes; nothing a packet reads.
@@ -63,17 +63,17 @@ struct Stream {
 }
 
 #[derive(Debug)]
-struct Entry {
-    port: PortId,
-    via: Via,
-    tunnel: Arc<dyn Tunnel>,
-    counters: Arc<PortCounters>,
+pub(super) struct Entry {
+    pub(super) port: PortId,
+    pub(super) via: Via,
+    pub(super) tunnel: Arc<dyn Tunnel>,
+    pub(super) counters: Arc<PortCounters>,
 }
 
 #[derive(Debug, Default)]
-struct Port {
-    exit: Option<Exit>,
-    counters: Arc<PortCounters>,
+pub(super) struct Port {
+    pub(super) exit: Option<Exit>,
+    pub(super) counters: Arc<PortCounters>,
 }
 
 impl<F: Fabric> Tables<F> {
@@ -200,7 +200,8 @@ impl<F: Fabric> Tables<F> {
             Opened::Packet(packet) => self.forward(entry, packet, coalescer, sinks),
             Opened::Control(bytes) => sinks.outside.punt(Punt::Control { port: entry.port, bytes }),
             Opened::Inner(..) => Err(Discard::Malformed), // no protocol nests twice
-            Opened::Frame(_) | Opened::Packed(_) => Err(Discard::Malformed),
+            Opened::Frame(frame) => self.on_frame(entry, frame, coalescer, sinks),
+            Opened::Packed(_) => Err(Discard::Malformed),
             Opened::KeepAlive => Ok(()),
         }
     }
@@ -231,7 +232,7 @@ impl<F: Fabric> Tables<F> {
     }
 
     /// What is written in front of everything that leaves by this path.
-    fn lead(&self, path: &Path) -> Result<Lead<'_>, Discard> {
+    pub(super) fn lead(&self, path: &Path) -> Result<Lead<'_>, Discard> {
         match path.carrier {
             Carrier::Udp(socket) => match self.sockets.get(usize::from(socket.0)) {
                 Some(Some(Socket { prefix: Some(prefix), .. })) => Ok(Lead::Bytes(prefix.bytes())),
@@ -246,7 +247,7 @@ impl<F: Fabric> Tables<F> {
     }
 
     /// Hub to wherever the verdict says, for a packet that came out of `entry`'s tunnel.
-    fn forward<'b>(
+    pub(super) fn forward<'b>(
         &self,
         entry: &Entry,
         packet: &'b mut [u8],
@@ -260,7 +261,10 @@ impl<F: Fabric> Tables<F> {
         let to = match verdict {
             Verdict::Host => HOST_PORT,
             Verdict::Port(to) => to,
-            Verdict::Flood => return Err(Discard::Multicast),
+            Verdict::Flood => {
+                self.count_received(&entry.counters, packet.len());
+                return self.relay(from, packet, &head, sinks);
+            }
             Verdict::Discard(discard) => return Err(discard),
         };
         entry.counters.received(1, packet.len() as u64);
@@ -284,7 +288,7 @@ impl<F: Fabric> Tables<F> {
         if packet.len() > usize::from(mtu) {
             return self.send_too_big(from, to, mtu, packet, &head, sinks);
         }
-        self.send(to, ContentKind::Packet, packet, sinks)
+        self.send_packet(to, head.destination, packet, sinks)
     }
 
     /// Host to hub.
@@ -298,25 +302,29 @@ impl<F: Fabric> Tables<F> {
         let to = match self.fabric.forward(HOST_PORT, &packet_head(&head, largest)) {
             Verdict::Port(to) => to,
             Verdict::Host => return Err(Discard::NoRoute), // where it came from
-            Verdict::Flood => return Err(Discard::Multicast),
+            Verdict::Flood => return self.relay_all(&packet, sinks),
             Verdict::Discard(discard) => return Err(discard),
         };
         let mtu = self.fabric.mtu(to);
         packet.clamp_mss(mtu);
+        let link = self.link(to, head.destination, sinks)?;
 
         let port = self.ports.get(&to).ok_or(Discard::NoTunnel)?;
         if largest <= usize::from(mtu)
             && let Some(Exit::Tunnel(key)) = port.exit
             && let Entry { via: Via::Path(path), tunnel, .. } = self.own_entry(key, to)?
         {
-            return self.seal_all(&packet, &**tunnel, *path, &port.counters, sinks);
+            let link = link.as_ref().map_or(&[][..], |link| &link[..]);
+            return self.seal_all(link, &packet, &**tunnel, *path, &port.counters, sinks);
         }
         self.send_one_by_one(&packet, to, mtu, sinks)
     }
 
-    /// The straight way: every packet is copied once, to where it is sealed.
+    /// The straight way: every packet is copied once, to where it is sealed, behind the head of
+    /// its frame if it has one.
     fn seal_all(
         &self,
+        link: &[u8],
         packet: &SuperPacket<'_>,
         tunnel: &dyn Tunnel,
         path: Path,
@@ -324,18 +332,21 @@ impl<F: Fabric> Tables<F> {
         sinks: &mut Sinks<'_, impl Surroundings>,
     ) -> Result<(), Discard> {
         let count = packet.count();
+        let kind = if link.is_empty() { ContentKind::Packet } else { ContentKind::Frame };
         let lead = self.lead(&path)?;
         if sinks.outside.is_choked(&path, packet.len_of(0)) {
             sinks.discards[Discard::NoBuffer as usize] += count as u64;
             return Ok(());
         }
         for index in 0..count {
-            let len = packet.len_of(index);
-            let to = (path, lead);
-            sinks.seal(tunnel, ContentKind::Packet, len, to, |out| packet.write(index, out))?;
+            let len = link.len() + packet.len_of(index);
+            sinks.seal(tunnel, kind, len, (path, lead), |out| {
+                let (head, out) = out.split_at_mut(link.len());
+                head.copy_from_slice(link);
+                packet.write(index, out);
+            })?;
         }
-        counters.sent(count as u64, packet.total() as u64);
-        self.totals.sent(count as u64, packet.total() as u64);
+        self.count_sent(counters, count, packet.total() + count * link.len());
         Ok(())
     }
 
@@ -352,7 +363,7 @@ impl<F: Fabric> Tables<F> {
             let one = &mut room[..packet.len_of(index)];
             packet.write(index, one);
             if one.len() <= usize::from(mtu) {
-                return self.send(to, ContentKind::Packet, one, sinks);
+                return self.send_packet(to, packet.head().destination, one, sinks);
             }
             let head = Head::parse(one).map_err(|_| Discard::Malformed)?;
             self.send_too_big(HOST_PORT, to, mtu, one, &head, sinks)
@@ -375,13 +386,7 @@ impl<F: Fabric> Tables<F> {
             self.complain(from, Complaint::TooBig { mtu }, packet, head, sinks);
             return Err(Discard::TooBig);
         };
-        // A fragment is never larger than what nearly every link carries, so the stack has room.
-        let mut room = [0; MAX_FRAGMENT];
-        (0..fragments.count()).try_for_each(|index| {
-            let out = room.get_mut(..fragments.len_of(index)).ok_or(Discard::TooBig)?;
-            fragments.write(index, out);
-            self.send(to, ContentKind::Packet, out, sinks)
-        })
+        self.send_fragments(to, head.destination, &fragments, sinks)
     }
 
     /// Tells the source of a packet what is wrong with it, if that is allowed and not too often.
@@ -404,9 +409,9 @@ impl<F: Fabric> Tables<F> {
         }
         let error = &room[..len];
         let sent = if to == HOST_PORT {
-            write_plain(error, sinks.outside)
+            write_plain(&[], error, sinks.outside)
         } else {
-            self.send(to, ContentKind::Packet, error, sinks)
+            self.send_packet(to, head.source, error, sinks)
         };
         sinks.note(sent);
     }
@@ -426,9 +431,8 @@ impl<F: Fabric> Tables<F> {
             Via::Path(path) => self.seal_copy(&*entry.tunnel, kind, content, path, sinks)?,
             Via::Port(outer) => self.send_nested(entry, outer, kind, content, sinks)?,
         }
-        if kind == ContentKind::Packet {
-            to.counters.sent(1, content.len() as u64);
-            self.totals.sent(1, content.len() as u64);
+        if matches!(kind, ContentKind::Packet | ContentKind::Frame) {
+            self.count_sent(&to.counters, 1, content.len());
         }
         Ok(())
     }
@@ -486,7 +490,7 @@ impl<F: Fabric> Tables<F> {
     }
 
     /// What `port` sends with: a key that was given to another port since is not it.
-    fn own_entry(&self, key: TunnelKey, port: PortId) -> Result<&Entry, Discard> {
+    pub(super) fn own_entry(&self, key: TunnelKey, port: PortId) -> Result<&Entry, Discard> {
         self.entry(key).ok().filter(|entry| entry.port == port).ok_or(Discard::NoTunnel)
     }
 }
@@ -498,7 +502,7 @@ impl<S: Surroundings> Sinks<'_, S> {
         }
     }
 
-    fn seal(
+    pub(super) fn seal(
         &mut self,
         tunnel: &dyn Tunnel,
         kind: ContentKind,

@@ -440,6 +440,7 @@ fn two_sessions() -> Lab {
         gateway4: Some([10, 0, 0, GATEWAY].into()),
         gateway6: Some([0xfd; 16].into()),
         offloads: Offloads { gso: true, uso: true },
+        layer: Layer::Ip,
     };
     let mut worker = Worker::new(Flat, &settings);
     worker.apply(Op::AddSocket(SocketId(0), SocketKind::OpenVpnResponder, None));

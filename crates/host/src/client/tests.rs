@@ -43,6 +43,7 @@ fn redirecting() -> Lease {
 fn plan(lease: Lease, mark: Option<u32>) -> ClientPlan {
     ClientPlan {
         tun: "warren0".into(),
+        is_ethernet: false,
         lease,
         servers: vec!["198.51.100.9".parse().unwrap(), "fd00:51::9".parse().unwrap()],
         mark,

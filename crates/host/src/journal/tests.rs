@@ -38,6 +38,7 @@ fn change_everything(journal: &Journal) -> (ServerHost, ClientHost) {
     };
     let client = ClientPlan {
         tun: "warren1".into(),
+        is_ethernet: false,
         lease: Lease {
             ipv4: Some(("10.8.0.2".parse().unwrap(), 24)),
             dns: DnsSettings {

@@ -9,6 +9,8 @@ fn switch() -> Switch {
         gateways: ["10.86.0.1", "fd86::1"].map(|address| address.parse().unwrap()).to_vec(),
         host_mtu: 1500,
         policy: Arc::default(),
+        groups: Vec::new(),
+        segment: frames_tests::segment(),
     });
     plug(&mut switch, ALICE, &["10.86.0.2/32", "fd86::2/128"]);
     plug(&mut switch, BOB, &["10.86.0.3/32", "fd86::3/128", "192.168.7.0/24", "fd07::/48"]);
@@ -17,7 +19,7 @@ fn switch() -> Switch {
 
 fn plug(fabric: &mut impl Fabric, port: PortId, prefixes: &[&str]) {
     let prefixes = prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect();
-    fabric.apply(&FabricOp::Plug(Plug { port, prefixes, mtu: 1400, layer: contract::Layer::Ip }));
+    fabric.apply(&FabricOp::Plug(Plug { port, prefixes, mtu: 1400, layer: Layer::Ip }));
 }
 
 fn send(fabric: &impl Fabric, from: PortId, source: &str, destination: &str) -> Verdict {

@@ -39,6 +39,7 @@ fn for_anna() -> NewProfile {
         door: "openvpn".into(),
         remote: Some("h.example".into()),
         client: None,
+        tap: false,
     }
 }
 
@@ -85,6 +86,18 @@ fn a_profile_follows_the_configuration() {
     ] {
         assert!(profile.text.lines().any(|own| own == line), "{line}: {}", profile.text);
     }
+}
+
+#[test]
+fn a_profile_for_ethernet_is_for_a_door_that_has_it() {
+    let scratch = Scratch::new("ethernet");
+    let new = NewProfile { tap: true, ..for_anna() };
+    let profile = new_profile(&scratch.store, &Config::default(), &new).expect("it is on");
+    assert!(profile.text.lines().any(|line| line == "dev tap"), "{}", profile.text);
+
+    let off = Config::parse("[doors.openvpn]\ntap = false", "w.toml").expect("a configuration");
+    let refused = new_profile(&scratch.store, &off, &new).expect_err("it is off");
+    assert_eq!(refused.reason, Reason::Invalid);
 }
 
 #[test]

@@ -301,6 +301,7 @@ async fn a_revoked_certificate_ends_the_sessions_it_opened_and_no_other() {
         door: "openvpn".into(),
         remote: Some("vpn.example".into()),
         client: None,
+        tap: false,
     };
     let first = client.new_profile(&new).await.expect("a profile");
     let second = client.new_profile(&new).await.expect("a profile");
@@ -335,6 +336,7 @@ async fn a_revoked_client_key_ends_the_sessions_that_came_with_it_and_no_other()
         door: "openvpn".into(),
         remote: Some("vpn.example".into()),
         client: Some("connect".into()),
+        tap: false,
     };
     for id in 1..=2 {
         let client_key = client.new_profile(&new).await.expect("a profile").client_key;
@@ -530,6 +532,7 @@ async fn passwords_and_keys_do_not_print() {
         door: "openvpn".into(),
         remote: Some("h:1".into()),
         client: None,
+        tap: false,
     };
     let profile = client.new_profile(&new).await.expect("a profile");
 

@@ -27,6 +27,7 @@ fn tunnel(side: Side, cipher: Cipher, peer_id: Option<u32>) -> DataTunnel {
         digest: Hash::Sha1,
         material: &material(),
         iv_seed: [9; 32],
+        layer: Layer::Ip,
     })
 }
 
@@ -45,6 +46,24 @@ const CIPHERS: [Cipher; 5] = [
     Cipher::Aes256Cbc,
     Cipher::Aes128Cbc,
 ];
+
+#[test]
+fn content_is_what_the_tunnel_was_made_for() {
+    for (layer, content) in [(Layer::Ip, payload()), (Layer::Ethernet, vec![0xff; 60])] {
+        let tunnel = |side| DataTunnel { layer, ..tunnel(side, Cipher::Aes256Gcm, Some(7)) };
+        let (left, right) = (tunnel(Side::Initiator), tunnel(Side::Responder));
+
+        let mut sealed = seal(&left, &content);
+        let opened = right.open(&mut sealed);
+
+        let mut content = content;
+        match layer {
+            Layer::Ip => assert_eq!(opened, Ok(Opened::Packet(&mut content))),
+            Layer::Ethernet => assert_eq!(opened, Ok(Opened::Frame(&mut content))),
+        }
+        assert_eq!(right.open(&mut seal(&left, &PING)), Ok(Opened::KeepAlive));
+    }
+}
 
 #[test]
 fn published_packets_are_sealed_bit_for_bit() {

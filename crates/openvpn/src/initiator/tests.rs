@@ -35,6 +35,7 @@ impl Standing {
             ping_restart: Duration::from_secs(60),
             exits_on_silence: false,
             pull,
+            layer: Layer::Ip,
             is_before_2_6: false,
             version: "0",
             device: String::new(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use contract::Secret;
+use contract::{Layer, Secret};
 use pki::NameRule;
 
 use super::table::{self, Standing};
@@ -229,15 +229,20 @@ fn remote(draft: &mut Draft, line: &Line) -> Result<(), ProfileError> {
 
 fn dev(draft: &mut Draft, line: &Line) -> Result<(), ProfileError> {
     let word = line.word(0).unwrap_or_default();
-    if word.starts_with("tap") {
-        return Err(line.error("Ethernet (tap) is not supported; ask for a routed (tun) profile"));
-    }
     let is_name = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
     if word.is_empty() || word.len() > 15 || !word.chars().all(is_name) {
-        return Err(line.error("needs \"tun\" or a device name of up to 15 letters and digits"));
+        return Err(
+            line.error("needs \"tun\", \"tap\" or a device name of up to 15 letters and digits")
+        );
     }
-    draft.is_tun = true;
-    if line.name == "dev" && word != "tun" {
+    let layer = if word.starts_with("tap") { Layer::Ethernet } else { Layer::Ip };
+    if line.name == "dev-type" {
+        // It says what the device's name does not.
+        draft.layer = Some(layer);
+        return Ok(());
+    }
+    draft.layer.get_or_insert(layer);
+    if !matches!(word, "tun" | "tap") {
         draft.device = Some(word.to_owned());
     }
     Ok(())

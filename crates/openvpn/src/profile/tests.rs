@@ -95,10 +95,25 @@ fn an_ordinary_profile_is_understood() {
 }
 
 #[test]
+fn a_device_carries_what_its_type_or_else_its_name_says() {
+    let device = |lines: &str| {
+        let profile = parse(&GOOD.replace("dev tun\n", lines)).unwrap();
+        (profile.device, profile.layer)
+    };
+    let named = |name: &str| Some(name.to_owned());
+
+    assert_eq!(device("dev tun\n"), (None, Layer::Ip));
+    assert_eq!(device("dev tap\n"), (None, Layer::Ethernet));
+    assert_eq!(device("dev tap7\n"), (named("tap7"), Layer::Ethernet));
+    assert_eq!(device("dev lan\ndev-type tap\n"), (named("lan"), Layer::Ethernet));
+    assert_eq!(device("dev-type tun\ndev tapestry\n"), (named("tapestry"), Layer::Ip));
+}
+
+#[test]
 fn what_is_not_supported_is_named_with_its_line() {
     for (line, expected) in [
         ("frobnicate 1", "1: frobnicate: not supported"),
-        ("dev tap", "1: dev: Ethernet (tap) is not supported"),
+        ("dev a/b", "1: dev: needs \"tun\", \"tap\" or a device name"),
         ("cipher BF-CBC", "1: cipher: \"BF-CBC\" is not supported"),
         ("remote h 0", "1: remote: \"0\" is not a number from 1 to 65535"),
         ("ca nowhere.pem", "1: ca: nowhere.pem: no such file"),

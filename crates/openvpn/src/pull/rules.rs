@@ -1,5 +1,7 @@
 //! What a profile lets a server push, and what it asks for itself.
 
+use contract::Layer;
+
 use super::{HostOptions, Outcome};
 
 /// `pull-filter`.
@@ -24,6 +26,8 @@ pub struct Pull {
     pub(crate) refuses_routes: bool,
     /// `route-noexec`: no routes at all are set.
     pub(crate) leaves_routes_alone: bool,
+    /// `dev tun` or `dev tap`: on Ethernet, an address always comes with a mask.
+    pub(crate) layer: Layer,
 }
 
 /// What is done with a pushed option.

@@ -31,6 +31,15 @@ fn nets(list: &[&str]) -> Vec<IpNet> {
 const ADDRESS: &str = "topology subnet,ifconfig 10.8.0.2 255.255.255.0,route-gateway 10.8.0.1,";
 
 #[test]
+fn on_ethernet_the_second_word_is_always_a_mask() {
+    let pull = Pull { layer: Layer::Ethernet, ..Pull::default() };
+    let pushed = pushed(&pull, "route-gateway 10.8.0.1,ifconfig 10.8.0.6 255.255.255.0");
+
+    assert_eq!(pushed.lease.ipv4, Some(([10, 8, 0, 6].into(), 24)));
+    assert_eq!(pushed.lease.routes, []);
+}
+
+#[test]
 fn gateways_decide_on_which_side_of_the_tunnel_a_route_is() {
     let lease = lease(&format!(
         "{ADDRESS}route 10.1.0.0 255.255.0.0,route 10.2.0.0 255.255.0.0 vpn_gateway,\

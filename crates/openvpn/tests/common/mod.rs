@@ -12,8 +12,8 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use contract::{
-    Answer, Ask, AuthVerdict, Command, Credentials, DenyReason, Grant, Lease, PortId, Secret,
-    TunnelKey, WallClock,
+    Answer, Ask, AuthVerdict, Command, Credentials, DenyReason, Grant, Layer, Lease, PortId,
+    Secret, TunnelKey, WallClock,
 };
 use crypto::digest::Hash;
 use openvpn::{
@@ -117,6 +117,8 @@ pub struct Setup {
     pub forgets: bool,
     /// What the person at the client's end types.
     pub types: Option<&'static str>,
+    pub layer: Layer,
+    pub tap: bool,
 }
 
 impl Default for Setup {
@@ -147,6 +149,8 @@ impl Default for Setup {
             judge: Arc::new(|_| None),
             forgets: false,
             types: None,
+            layer: Layer::Ip,
+            tap: true,
         }
     }
 }
@@ -190,6 +194,7 @@ impl Setup {
             digest: self.digest,
             network: "test".to_owned(),
             mtu: 1420,
+            tap: self.tap,
             ping: Duration::from_secs(10),
             ping_restart: Duration::from_secs(60),
             push: self.push.clone(),
@@ -228,6 +233,7 @@ impl Setup {
             fallback: None,
             digest: self.digest,
             mtu: 1420,
+            layer: self.layer,
             handshake: Duration::from_secs(60),
             renegotiate: self.client_renegotiate,
             ping: Duration::from_secs(10),
@@ -242,9 +248,14 @@ impl Setup {
     }
 
     pub fn server(&self) -> Server<Door> {
-        let (deny, granted) = (self.deny, self.grant.clone());
+        let (deny, granted, layer) = (self.deny, self.grant.clone(), self.layer);
         let first = Arc::clone(&self.judge);
-        let answer = move |_, ask: &Ask| first(ask).unwrap_or_else(|| judge(deny, &granted, ask));
+        let answer = move |_, ask: &Ask| {
+            if let Ask::Attach(request) = ask {
+                assert_eq!(request.layer, layer);
+            }
+            first(ask).unwrap_or_else(|| judge(deny, &granted, ask))
+        };
         let surroundings = Surroundings::new(answer)
             .answering_after(self.answer_delay)
             .classifying(|path, bytes| {

@@ -35,6 +35,7 @@ impl Hall {
     fn open(handshake: Duration, port_share: Option<SocketAddr>) -> Self {
         let (sender, events) = mpsc::channel(64);
         let config = WorkersConfig {
+            layer: contract::Layer::Ip,
             queues: Vec::new(),
             without_queues: 1,
             gateway4: None,

@@ -84,6 +84,7 @@ impl Lab {
         let config = WorkersConfig {
             queues,
             without_queues,
+            layer: Layer::Ip,
             gateway4: Some([10, 9, 0, 1].into()),
             gateway6: None,
             fabric: || Wire,

@@ -1,0 +1,469 @@
+use std::io::{self, IoSlice};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use contract::{
+    Carrier, DataPlaneOp, FabricOp, Frame, Layer, Opened, Path, Plug, SocketId, Tunnel, TunnelKey,
+};
+use hub::{AnyFabric, Segment, Switch, SwitchPolicy, SwitchSettings, Uplink};
+use wire::ethernet::{EtherType, Mac, head};
+use wire::neighbour::{Arp, ArpOperation};
+
+use super::*;
+use crate::classify::SocketKind;
+use crate::egress::Batch;
+use crate::io::{DatagramSink, Offloads, Punt, Punts, Received, TunIo};
+use crate::testing::{Blueprint, FakeTun, SYN, now, virtio};
+use crate::worker::{Op, Settings, Worker};
+
+/// Two stations, and a member that carries packets.
+const ALICE: u8 = 1;
+const BOB: u8 = 2;
+const CAROL: u8 = 3;
+const WORLD: u8 = 200;
+const OWN: Mac = Mac([2, 0, 0, 0, 0, 0xff]);
+/// What every tunnel here puts in front.
+const HEAD: usize = 4;
+
+#[test]
+fn frames_of_any_type_pass_between_stations() {
+    let mut lab = Lab::network();
+    let hello = frame(Mac::BROADCAST, mac(ALICE), EtherType(0x88b5), b"hello");
+    let reply = frame(mac(ALICE), mac(BOB), EtherType(0x88b5), b"reply");
+
+    lab.sends(ALICE, &hello);
+    lab.sends(BOB, &reply);
+
+    assert_eq!(lab.sent(), [(BOB, hello), (ALICE, reply)]);
+    assert!(lab.outside.tun.written.is_empty());
+}
+
+#[test]
+fn a_station_reaches_the_world_and_a_member_through_the_network() {
+    let mut lab = Lab::network();
+    let to_world = Blueprint::tcp(ALICE, WORLD);
+    let to_carol = Blueprint::tcp(ALICE, CAROL);
+
+    lab.sends(ALICE, &ip_frame(OWN, ALICE, &to_world));
+    lab.sends(ALICE, &ip_frame(OWN, ALICE, &to_carol));
+
+    assert_eq!(lab.outside.tun.plain(), [to_world.build()]);
+    assert_eq!(lab.sent(), [(CAROL, Blueprint { ttl: 63, ..to_carol }.build())]);
+}
+
+#[test]
+fn a_station_cannot_use_its_neighbours_address() {
+    let mut lab = Lab::network();
+
+    lab.sends(ALICE, &ip_frame(OWN, ALICE, &Blueprint::tcp(CAROL, WORLD)));
+
+    assert!(lab.outside.tun.written.is_empty());
+    assert_eq!(lab.discarded(Discard::SpoofedSource), 1);
+}
+
+#[test]
+fn a_packet_for_a_station_is_asked_for_first_and_framed_from_then_on() {
+    let mut lab = Lab::network();
+    let packet = Blueprint::udp(WORLD, ALICE);
+
+    lab.host_sends(&[0; 10], &packet.build());
+    let asked = lab.sent();
+    let question = Arp::parse(&asked[0].1[14..]).unwrap();
+    assert_eq!((asked.len(), asked[0].0), (1, ALICE));
+    assert_eq!(question.target.octets(), [10, 0, 0, ALICE]);
+    assert_eq!(lab.discarded(Discard::UnknownNeighbour), 1);
+
+    lab.answers_arp(ALICE);
+    lab.host_sends(&[0; 10], &packet.build());
+    lab.sends(CAROL, &Blueprint::udp(CAROL, ALICE).build());
+
+    let framed = |packet: &Blueprint| frame(mac(ALICE), OWN, EtherType::IPV4, &packet.build());
+    let forwarded = Blueprint { ttl: 63, ..Blueprint::udp(CAROL, ALICE) };
+    assert_eq!(lab.sent(), [(ALICE, framed(&packet)), (ALICE, framed(&forwarded))]);
+}
+
+#[test]
+fn a_super_packet_leaves_as_sealed_frames() {
+    let mut lab = Lab::network();
+    lab.answers_arp(ALICE);
+    let whole = Blueprint { payload: vec![9; 2500], ..Blueprint::tcp(WORLD, ALICE) };
+
+    lab.host_sends(&virtio(true, 1, [40, 1000, 20, 16]), &whole.build_unsummed());
+
+    let sent = lab.sent();
+    assert_eq!(sent.iter().map(|(_, one)| one.len()).collect::<Vec<_>>(), [1054, 1054, 554]);
+    for (_, one) in sent {
+        assert_eq!(one[..14], head(mac(ALICE), OWN, EtherType::IPV4));
+        let ip = Head::parse(&one[14..]).unwrap();
+        let payload = ip.payload(&one[14..]);
+        assert!(ip.pseudo(payload.len() as u16).plus(payload).is_valid());
+    }
+}
+
+#[test]
+fn the_network_answers_a_question_with_no_more_than_was_asked() {
+    let mut lab = Lab::network();
+    let question = arp(ALICE, ArpOperation::REQUEST, 126);
+
+    lab.sends(ALICE, &question);
+
+    let sent = lab.sent();
+    assert_eq!((sent.len(), sent[0].0, sent[0].1.len()), (1, ALICE, question.len()));
+    assert_eq!(Arp::parse(&sent[0].1[14..]).unwrap().sender_mac, OWN);
+}
+
+#[test]
+fn what_is_for_everybody_reaches_each_once_and_never_its_sender() {
+    for from in [ALICE, CAROL] {
+        let mut lab = Lab::network();
+        lab.policy.set_relay_broadcast(true);
+        let packet = Blueprint::udp(from, 127);
+
+        if from == CAROL {
+            lab.sends(CAROL, &packet.build());
+        } else {
+            lab.sends(ALICE, &ip_frame(Mac::BROADCAST, ALICE, &packet));
+        }
+
+        let own = if from == CAROL { OWN } else { mac(ALICE) };
+        let framed = frame(Mac::BROADCAST, own, EtherType::IPV4, &packet.build());
+        let expected = match from {
+            ALICE => [(BOB, framed), (CAROL, packet.build())],
+            _ => [(ALICE, framed.clone()), (BOB, framed)],
+        };
+        assert_eq!(lab.sent(), expected);
+        assert_eq!(lab.outside.tun.plain(), [packet.build()], "with its hop limit");
+    }
+}
+
+#[test]
+fn what_the_host_says_to_everybody_does_not_come_back_to_it() {
+    let mut lab = Lab::network();
+    lab.policy.set_relay_broadcast(true);
+    let packet = Blueprint::udp(126, 127);
+
+    lab.host_sends(&[0; 10], &packet.build());
+
+    let framed = frame(Mac::BROADCAST, OWN, EtherType::IPV4, &packet.build());
+    assert_eq!(lab.sent(), [(ALICE, framed.clone()), (BOB, framed), (CAROL, packet.build())]);
+    assert!(lab.outside.tun.written.is_empty());
+}
+
+#[test]
+fn a_storm_is_cut_off_and_nobody_else_is() {
+    let mut lab = Lab::network();
+    lab.policy.set_relay_broadcast(true);
+    let packet = |n: u16| Blueprint { id: n, ..Blueprint::udp(ALICE, 127) };
+
+    for n in 0..10_000 {
+        lab.sends(ALICE, &ip_frame(Mac::BROADCAST, ALICE, &packet(n)));
+        lab.worker.flush(&mut lab.outside);
+    }
+
+    let copies = lab.outside.tun.written.len();
+    assert!((2_600..2_800).contains(&copies), "{copies} times three copies");
+    assert_eq!(lab.discarded(Discard::RateLimited) as usize, 10_000 - copies);
+    lab.sent();
+    lab.sends(CAROL, &Blueprint::udp(CAROL, 127).build());
+    assert_eq!(lab.sent().len(), 2);
+}
+
+#[test]
+fn what_goes_round_in_a_circle_goes_round_once() {
+    let mut lab = Lab::network();
+    let hello = frame(Mac::BROADCAST, Mac([2, 0, 0, 0, 7, 7]), EtherType(0x88b5), b"hello");
+    let elsewhere = frame(Mac::BROADCAST, Mac([2, 0, 0, 0, 7, 8]), EtherType(0x88b5), b"hello");
+
+    lab.sends(ALICE, &hello);
+    lab.sends(BOB, &hello);
+    assert_eq!(lab.discarded(Discard::SpoofedSource), 1, "its sender is at Alice's");
+    lab.sends(BOB, &elsewhere);
+
+    assert_eq!(lab.sent(), [(BOB, hello), (ALICE, elsewhere)]);
+}
+
+#[test]
+fn a_packet_for_everybody_that_is_too_large_is_cut_or_left_out() {
+    let mut lab = Lab::network();
+    lab.policy.set_relay_broadcast(true);
+    let large = |dont_fragment, id| Blueprint {
+        dont_fragment,
+        id,
+        payload: vec![1; 1440],
+        ..Blueprint::udp(CAROL, 127)
+    };
+
+    lab.sends(CAROL, &large(false, 1).build());
+    assert_eq!(lab.sent().len(), 4, "two pieces for each station");
+    lab.sends(CAROL, &large(true, 2).build());
+    assert_eq!((lab.sent().len(), lab.discarded(Discard::TooBig)), (0, 2));
+}
+
+#[test]
+fn connections_between_stations_are_opened_with_segments_that_fit() {
+    let mut lab = Lab::network();
+    let syn = |mss: u16| Blueprint {
+        flags: SYN,
+        options: [&[2, 4][..], &mss.to_be_bytes()].concat(),
+        payload: Vec::new(),
+        ..Blueprint::tcp(ALICE, BOB)
+    };
+    lab.sends(BOB, &frame(Mac::BROADCAST, mac(BOB), EtherType(0x88b5), b"hello"));
+    lab.sent();
+
+    lab.sends(ALICE, &ip_frame(mac(BOB), ALICE, &syn(1460)));
+
+    assert_eq!(lab.sent(), [(BOB, ip_frame(mac(BOB), ALICE, &syn(1360)))]);
+}
+
+#[test]
+fn what_comes_out_of_a_stations_tunnel_may_be_anything() {
+    let mut lab = Lab::network();
+    let sound = ip_frame(OWN, ALICE, &Blueprint::udp(ALICE, BOB));
+    for at in 0..60 {
+        lab.sends(ALICE, &sound[..at]);
+        for value in 0..=u8::MAX {
+            let mut bytes = sound.clone();
+            bytes[at] = value;
+            lab.sends(ALICE, &bytes);
+        }
+    }
+}
+
+#[test]
+fn a_clients_frames_reach_its_device_joined_and_leave_it_cut() {
+    let mut lab = Lab::uplink();
+    let segment =
+        |n: u32| Blueprint { sequence: n * 100, id: n as u16, ..Blueprint::tcp(BOB, ALICE) };
+    let frames = [0, 1, 2].map(|n| ip_frame(mac(ALICE), BOB, &segment(n)));
+
+    lab.arrive(ALICE, &frames);
+
+    assert_eq!(lab.outside.tun.written.len(), 1);
+    let written = &mut lab.outside.tun.written[0].clone();
+    assert_eq!(written.len(), 10 + 14 + 40 + 300);
+    let joined = SuperFrame::parse(written).unwrap();
+    let cut = (0..joined.count()).map(|index| {
+        let mut out = vec![0; joined.len_of(index)];
+        joined.write(index, &mut out);
+        out
+    });
+    assert_eq!(cut.collect::<Vec<_>>(), frames);
+
+    let whole = Blueprint { payload: vec![9; 2500], ..Blueprint::tcp(ALICE, BOB) };
+    let link = head(mac(BOB), mac(ALICE), EtherType::IPV4);
+    let read = [&link[..], &whole.build_unsummed()].concat();
+    lab.host_sends(&virtio(true, 1, [54, 1000, 34, 16]), &read);
+    let arp = arp(ALICE, ArpOperation::REQUEST, BOB);
+    lab.host_sends(&[0; 10], &arp);
+
+    let sent = lab.sent();
+    assert_eq!(sent.iter().map(|(_, one)| one.len()).collect::<Vec<_>>(), [1054, 1054, 554, 42]);
+    assert_eq!(sent[3], (ALICE, arp));
+}
+
+#[test]
+fn frames_of_different_stations_are_never_joined() {
+    let mut lab = Lab::uplink();
+    let segment =
+        |n: u32| Blueprint { sequence: n * 100, id: n as u16, ..Blueprint::tcp(BOB, ALICE) };
+
+    let other = frame(mac(ALICE), mac(CAROL), EtherType::IPV4, &segment(1).build());
+    lab.arrive(ALICE, &[ip_frame(mac(ALICE), BOB, &segment(0)), other]);
+
+    assert_eq!(lab.outside.tun.plain().len(), 2);
+}
+
+struct Lab {
+    worker: Worker<AnyFabric>,
+    policy: Arc<SwitchPolicy>,
+    outside: Outside,
+    now: Instant,
+}
+
+impl Lab {
+    fn network() -> Self {
+        let policy = Arc::<SwitchPolicy>::default();
+        let mut switch = Switch::new(SwitchSettings {
+            subnets: vec!["10.0.0.0/25".parse().unwrap()],
+            gateways: vec![IpAddr::from([10, 0, 0, 126])],
+            host_mtu: 1500,
+            policy: Arc::clone(&policy),
+            groups: Vec::new(),
+            segment: Arc::new(Segment::new(OWN, 1, now())),
+        });
+        for (host, layer) in [(ALICE, Layer::Ethernet), (BOB, Layer::Ethernet), (CAROL, Layer::Ip)]
+        {
+            let prefixes = vec![IpAddr::from([10, 0, 0, host]).into()];
+            let port = PortId(host.into());
+            switch.apply(&FabricOp::Plug(Plug { port, prefixes, mtu: 1400, layer }));
+        }
+        let mut lab = Self::with(AnyFabric::Switch(switch), Layer::Ip, policy);
+        lab.connect(ALICE, Layer::Ethernet);
+        lab.connect(BOB, Layer::Ethernet);
+        lab.connect(CAROL, Layer::Ip);
+        lab
+    }
+
+    /// A client whose tunnel is Alice's.
+    fn uplink() -> Self {
+        let mut uplink = Uplink::new(1500);
+        let (port, layer) = (PortId(ALICE.into()), Layer::Ethernet);
+        uplink.apply(&FabricOp::Plug(Plug { port, prefixes: Vec::new(), mtu: 1400, layer }));
+        let mut lab = Self::with(AnyFabric::Uplink(uplink), layer, Arc::default());
+        lab.connect(ALICE, layer);
+        lab
+    }
+
+    fn with(fabric: AnyFabric, layer: Layer, policy: Arc<SwitchPolicy>) -> Self {
+        let offloads = Offloads { gso: true, uso: true };
+        let settings = Settings { offloads, layer, ..Settings::default() };
+        let mut worker = Worker::new(fabric, &settings);
+        worker.apply(Op::AddSocket(SocketId(0), SocketKind::OpenVpnResponder, None));
+        Self { worker, policy, outside: Outside::default(), now: now() }
+    }
+
+    fn connect(&mut self, host: u8, layer: Layer) {
+        let (port, via) = (PortId(host.into()), Via::Path(path(host)));
+        let tunnel = Arc::new(Tagged { tag: host, layer });
+        self.worker.apply(Op::DataPlane(DataPlaneOp::Install {
+            key: key(host),
+            port,
+            via,
+            tunnel,
+        }));
+        let exit = Exit::Tunnel(key(host));
+        self.worker.apply(Op::DataPlane(DataPlaneOp::SendVia { port, exit }));
+    }
+
+    fn sends(&mut self, host: u8, content: &[u8]) {
+        self.arrive(host, &[content.to_vec()]);
+    }
+
+    fn arrive(&mut self, host: u8, contents: &[Vec<u8>]) {
+        let tag = |content: &Vec<u8>| [&[9 << 3, 0, 0, host], &content[..]].concat();
+        let mut datagrams = contents.iter().map(tag).collect::<Vec<_>>();
+        let path = path(host);
+        let batch = datagrams.iter_mut().map(|bytes| Received { path, stride: bytes.len(), bytes });
+        self.worker.on_network(self.now, batch, &mut self.outside);
+    }
+
+    fn host_sends(&mut self, virtio: &[u8], bytes: &[u8]) {
+        let mut read = [virtio, bytes].concat();
+        self.worker.on_host(self.now, &mut read, &mut self.outside);
+    }
+
+    fn answers_arp(&mut self, host: u8) {
+        self.sends(host, &arp(host, ArpOperation::REPLY, 126));
+        self.sent();
+    }
+
+    /// Flushes and returns what was sent to whom since the last time.
+    fn sent(&mut self) -> Vec<(u8, Vec<u8>)> {
+        self.worker.flush(&mut self.outside);
+        let cut = |(size, bytes): (usize, Vec<u8>)| {
+            bytes.chunks(size).map(|one| (one[3], one[HEAD..].to_vec())).collect::<Vec<_>>()
+        };
+        self.outside.batches.drain(..).flat_map(cut).collect()
+    }
+
+    fn discarded(&self, why: Discard) -> u64 {
+        self.worker.discards()[why as usize]
+    }
+}
+
+#[derive(Default)]
+struct Outside {
+    tun: FakeTun,
+    batches: Vec<(usize, Vec<u8>)>,
+}
+
+impl TunIo for Outside {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.tun.read(into)
+    }
+
+    fn write(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<()> {
+        self.tun.write(pieces)
+    }
+}
+
+impl DatagramSink for Outside {
+    fn send(&mut self, batch: &Batch) -> Result<(), Discard> {
+        self.batches.push((batch.segment_size(), batch.bytes().to_vec()));
+        Ok(())
+    }
+}
+
+impl Punts for Outside {
+    fn punt(&mut self, punt: Punt<'_>) -> Result<(), Discard> {
+        panic!("nothing here is for the control plane: {punt:?}");
+    }
+}
+
+/// A tunnel that only writes OpenVPN's P_DATA_V2 header, and carries one kind of content.
+#[derive(Debug)]
+struct Tagged {
+    tag: u8,
+    layer: Layer,
+}
+
+impl Tunnel for Tagged {
+    fn frame(&self, _: usize) -> Frame {
+        Frame { head: HEAD, tail: 0 }
+    }
+
+    fn seal(&self, kind: ContentKind, _: usize, out: &mut [u8]) -> Result<(), Discard> {
+        let expected = match self.layer {
+            Layer::Ip => ContentKind::Packet,
+            Layer::Ethernet => ContentKind::Frame,
+        };
+        assert_eq!(kind, expected);
+        out[..HEAD].copy_from_slice(&[9 << 3, 0, 0, self.tag]);
+        Ok(())
+    }
+
+    fn open<'b>(&self, datagram: &'b mut [u8]) -> Result<Opened<'b>, Discard> {
+        let content = datagram.get_mut(HEAD..).ok_or(Discard::Malformed)?;
+        Ok(match self.layer {
+            Layer::Ip => Opened::Packet(content),
+            Layer::Ethernet => Opened::Frame(content),
+        })
+    }
+}
+
+fn mac(host: u8) -> Mac {
+    Mac([2, 0, 0, 0, 0, host])
+}
+
+fn frame(destination: Mac, source: Mac, ether_type: EtherType, payload: &[u8]) -> Vec<u8> {
+    [&head(destination, source, ether_type)[..], payload].concat()
+}
+
+fn ip_frame(destination: Mac, from: u8, packet: &Blueprint) -> Vec<u8> {
+    frame(destination, mac(from), EtherType::IPV4, &packet.build())
+}
+
+fn arp(from: u8, operation: ArpOperation, target: u8) -> Vec<u8> {
+    let arp = Arp {
+        operation,
+        sender_mac: mac(from),
+        sender: [10, 0, 0, from].into(),
+        target_mac: Mac([0; 6]),
+        target: [10, 0, 0, target].into(),
+    };
+    frame(Mac::BROADCAST, mac(from), EtherType::ARP, &arp.write())
+}
+
+fn key(tag: u8) -> TunnelKey {
+    TunnelKey::OpenVpn { peer: tag.into(), key_id: 0 }
+}
+
+fn path(host: u8) -> Path {
+    Path {
+        local: None,
+        remote: ([192, 0, 2, host], 1194).into(),
+        carrier: Carrier::Udp(SocketId(0)),
+    }
+}

@@ -1,0 +1,245 @@
+//! The Ethernet segment of a network: what all workers know together of the ports that carry
+//! frames, and how often everybody may be talked to.
+//!
+//! Everything here is `&self` and atomic, of a size that is fixed at the start, and shared by the
+//! workers' copies of the fabric.
+
+mod rate;
+mod recent;
+mod stations;
+
+use std::hash::{BuildHasher, Hasher};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::time::Instant;
+
+use contract::{Discard, PortId};
+use foldhash::quality::FixedState;
+use wire::ethernet::Mac;
+
+use rate::{Limit, Rate};
+use recent::Recent;
+use stations::{MEMBERS, NotLearned, Slot, Stations};
+
+/// Copies that one port may cause by talking to everybody. Discovery takes a handful of packets a
+/// minute; this carries a lively game server for a thousand members, and no storm.
+const COPIES_PER_PORT: Limit = Limit::new(4_000, 8_000);
+/// Copies that all ports together may cause.
+const COPIES: Limit = Limit::new(40_000, 40_000);
+/// Answers to one port's questions for hardware addresses.
+const ANSWERS: Limit = Limit::new(50, 100);
+/// Questions to one port.
+const QUESTIONS: Limit = Limit::new(5, 10);
+
+/// Where the clock starts: late enough for every burst to be there at once.
+const ZERO: u64 = 1 << 40;
+const _: () = assert!(
+    COPIES_PER_PORT.earned_after() < ZERO
+        && COPIES.earned_after() < ZERO
+        && ANSWERS.earned_after() < ZERO
+        && QUESTIONS.earned_after() < ZERO
+);
+
+/// What the workers share of a network: hardware addresses, neighbours and limits.
+#[derive(Debug)]
+pub struct Segment {
+    mac: Mac,
+    started: Instant,
+    members: Box<[Member]>,
+    stations: Stations,
+    /// Copies by port; ports whose numbers are far apart may share one.
+    copies: Box<[Rate]>,
+    all_copies: Rate,
+    recent: Recent,
+    hash: FixedState,
+}
+
+/// One port that carries frames.
+#[derive(Debug, Default)]
+struct Member {
+    /// 0 while the place is free: that is the host's port, which is never here.
+    port: AtomicU32,
+    /// Which hardware address has the port's own IPv4 and IPv6 address, in the upper 48 bits.
+    neighbours: [AtomicU64; 2],
+    answers: Rate,
+    questions: Rate,
+}
+
+/// A port's place on the segment.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Place {
+    slot: Slot,
+    port: PortId,
+}
+
+/// Which of a port's own addresses.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Family {
+    V4 = 0,
+    V6 = 1,
+}
+
+impl Segment {
+    /// A segment without ports. `mac` is the network's own hardware address, `seed` keeps
+    /// strangers from choosing where in the tables they are; `started` is any moment that is not
+    /// in the future.
+    #[must_use]
+    pub fn new(mac: Mac, seed: u64, started: Instant) -> Self {
+        Self {
+            mac,
+            started,
+            members: (0..MEMBERS).map(|_| Member::default()).collect(),
+            stations: Stations::new(seed),
+            copies: (0..MEMBERS).map(|_| Rate::default()).collect(),
+            all_copies: Rate::default(),
+            recent: Recent::default(),
+            hash: FixedState::with_seed(!seed),
+        }
+    }
+
+    /// The network's own hardware address.
+    #[must_use]
+    pub fn mac(&self) -> Mac {
+        self.mac
+    }
+
+    /// Forgets hardware addresses that have been silent for five minutes; to be called every few
+    /// seconds.
+    pub fn age(&self, now: Instant) {
+        self.stations.age(self.nanos(now));
+    }
+
+    /// The port's place, taken now if it has none yet; every worker gets the same answer. `None` if
+    /// the segment is full.
+    pub(crate) fn join(&self, port: PortId) -> Option<Place> {
+        let held = |index: usize| self.members[index].port.load(SeqCst);
+        let place = |index: usize| Some(Place { slot: Slot(index as u16), port });
+        // Ports are numbered in order, so the first look nearly always finds it.
+        let first = port.0 as usize % MEMBERS;
+        let places = || (0..MEMBERS).map(|n| (first + n) % MEMBERS);
+        if let Some(index) = places().find(|index| held(*index) == port.0) {
+            return place(index);
+        }
+        places().filter(|index| held(*index) == 0).find_map(|index| {
+            let taken = self.members[index].port.compare_exchange(0, port.0, SeqCst, SeqCst);
+            match taken {
+                Ok(_) => place(index),
+                Err(holder) if holder == port.0 => place(index),
+                Err(_) => None,
+            }
+        })
+    }
+
+    /// Gives up a port's place, and forgets what was known of it.
+    pub(crate) fn leave(&self, place: Place) {
+        let member = self.member(place.slot);
+        if member.port.compare_exchange(place.port.0, 0, SeqCst, SeqCst).is_err() {
+            return; // another worker did
+        }
+        self.stations.purge(place.slot);
+        for neighbour in &member.neighbours {
+            neighbour.store(0, SeqCst);
+        }
+        member.answers.reset();
+        member.questions.reset();
+    }
+
+    /// Remembers where `mac` was heard.
+    pub(crate) fn learn(&self, place: Place, mac: Mac, now: Instant) -> Result<(), Discard> {
+        match self.stations.learn(mac, place.slot, self.nanos(now)) {
+            Ok(()) if self.is_present(place) => Ok(()),
+            Ok(()) => {
+                // The port was unplugged meanwhile, and whoever did that may have looked too soon.
+                self.stations.forget(mac, place.slot);
+                Err(Discard::NoRoute)
+            }
+            Err(NotLearned::Taken) => Err(Discard::SpoofedSource),
+            Err(NotLearned::Full) => Err(Discard::MacLimit),
+        }
+    }
+
+    /// The port that `mac` was heard from.
+    pub(crate) fn find(&self, mac: Mac) -> Option<PortId> {
+        let port = self.member(self.stations.find(mac)?).port.load(SeqCst);
+        (port != 0).then_some(PortId(port))
+    }
+
+    /// Remembers which hardware address has the port's own address.
+    pub(crate) fn meet(&self, place: Place, family: Family, mac: Mac) {
+        if mac.is_group() || mac.is_unset() || mac == self.mac {
+            return;
+        }
+        let [a, b, c, d, e, f] = mac.0;
+        let entry = u64::from_be_bytes([a, b, c, d, e, f, 0, 0]);
+        let neighbour = &self.member(place.slot).neighbours[family as usize];
+        if neighbour.load(SeqCst) != entry && self.is_present(place) {
+            neighbour.store(entry, SeqCst);
+        }
+    }
+
+    /// Which hardware address has the port's own address.
+    pub(crate) fn neighbour(&self, place: Place, family: Family) -> Option<Mac> {
+        let entry = self.member(place.slot).neighbours[family as usize].load(SeqCst);
+        let [a, b, c, d, e, f, ..] = entry.to_be_bytes();
+        (entry != 0 && self.is_present(place)).then_some(Mac([a, b, c, d, e, f]))
+    }
+
+    /// Whether the port may have one more answer.
+    pub(crate) fn may_answer(&self, place: Place, now: Instant) -> bool {
+        self.member(place.slot).answers.take(self.nanos(now), ANSWERS, 1)
+    }
+
+    /// Whether the port may be asked one more question.
+    pub(crate) fn may_ask(&self, place: Place, now: Instant) -> bool {
+        self.member(place.slot).questions.take(self.nanos(now), QUESTIONS, 1)
+    }
+
+    /// Whether `content` that came in at `from` may be copied so many times.
+    pub(crate) fn may_copy(
+        &self,
+        from: PortId,
+        now: Instant,
+        content: &[u8],
+        copies: usize,
+    ) -> Result<(), Discard> {
+        let (now, copies) = (self.nanos(now), copies as u64);
+        if self.recent.is_echo(self.digest(content), from, now) {
+            return Err(Discard::Multicast);
+        }
+        let own = &self.copies[from.0 as usize % MEMBERS];
+        if own.take(now, COPIES_PER_PORT, copies) && self.all_copies.take(now, COPIES, copies) {
+            Ok(())
+        } else {
+            Err(Discard::RateLimited)
+        }
+    }
+
+    /// The same for a packet before and after it was forwarded: hop limit and checksum are left
+    /// out.
+    fn digest(&self, content: &[u8]) -> u64 {
+        let mut hasher = self.hash.build_hasher();
+        let hops = match content.first().map(|first| first >> 4) {
+            Some(4) => 8..12,
+            Some(6) => 7..8,
+            _ => 0..0,
+        };
+        hasher.write(content.get(..hops.start).unwrap_or_default());
+        hasher.write(content.get(hops.end..).unwrap_or(content));
+        hasher.finish()
+    }
+
+    fn member(&self, slot: Slot) -> &Member {
+        &self.members[usize::from(slot.0) % MEMBERS]
+    }
+
+    fn is_present(&self, place: Place) -> bool {
+        self.member(place.slot).port.load(SeqCst) == place.port.0
+    }
+
+    fn nanos(&self, now: Instant) -> u64 {
+        // 64 bits of nanoseconds last for centuries.
+        ZERO + now.saturating_duration_since(self.started).as_nanos() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests;

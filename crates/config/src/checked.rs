@@ -266,21 +266,10 @@ fn network(table: NetworkTable, source: &Source<'_>) -> Result<Network, ConfigEr
         redirect_gateway: table.redirect_gateway.value,
         client_to_client: table.client_to_client.value,
         relay_broadcast: table.relay_broadcast.value,
-        relay_groups: relay_groups(table.relay_groups.value, source)?,
+        relay_groups: values(table.relay_groups.value).into_iter().map(|group| group.0).collect(),
         nat: table.nat.value,
         mtu,
     })
-}
-
-fn relay_groups(groups: List<IpAddr>, source: &Source<'_>) -> Result<Vec<IpAddr>, ConfigError> {
-    if let Some(group) = groups.iter().find(|group| !group.value.is_multicast()) {
-        let what = format!(
-            "{} is not a multicast group; those are 224.0.0.0 to 239.255.255.255, and ff00::/8",
-            group.value
-        );
-        return Err(source.error(group.at, Some("network.relay_groups"), what));
-    }
-    Ok(values(groups))
 }
 
 fn check_routes(

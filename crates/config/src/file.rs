@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use crate::management::{FilePath, ManagementAddress};
 use crate::table::{List, Section, table};
 use crate::text::{
-    AuthMode, Cipher, ControlWrap, CookiePolicy, Digest, Domain, Ipv4Pool, Ipv6Pool, Level,
+    AuthMode, Cipher, ControlWrap, CookiePolicy, Digest, Domain, Group, Ipv4Pool, Ipv6Pool, Level,
     NetworkName, OptionalRemote, OptionalTarget, PushOption, RunAs, TlsVersion, Whole,
 };
 
@@ -45,7 +45,7 @@ table! {
             "What a member sends to everybody reaches everybody, whatever door they came through: \
             broadcast, and the groups of mDNS, SSDP and LLMNR, by which games, printers and \
             players are found. Limited in number. Without client_to_client, nothing is relayed.";
-        relay_groups: List<IpAddr> = "[]", "",
+        relay_groups: List<Group> = "[]", "",
             "Multicast groups that are relayed as well, such as a game's \"239.1.2.3\".";
         nat: bool = "true", "",
             "Members appear to the outside under this server's address (masquerading). With \

@@ -113,6 +113,16 @@ user = "vpn"
 "#;
 
 #[test]
+fn a_group_that_is_an_address_is_refused() {
+    let sentence = refused("[network]\nrelay_groups = [\"10.1.2.3\"]");
+
+    assert!(
+        sentence.contains("relay_groups") && sentence.contains("not a multicast"),
+        "{sentence}"
+    );
+}
+
+#[test]
 fn every_key_alone_changes_the_configuration() {
     let changed = toml::de::DeTable::parse(EVERYTHING_CHANGED).unwrap();
 

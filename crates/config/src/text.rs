@@ -425,6 +425,25 @@ impl Text for IpAddr {
     }
 }
 
+/// A multicast group.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Group(pub(crate) IpAddr);
+
+impl Text for Group {
+    fn form() -> String {
+        "a multicast group in quotes, such as \"239.1.2.3\" or \"ff02::1234\"".to_owned()
+    }
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        let group: IpAddr = text.parse().map_err(|_| not_a::<Self>(text))?;
+        if group.is_multicast() {
+            Ok(Self(group))
+        } else {
+            Err(format!("{text:?} is not a multicast group; those begin at 224.0.0.0 and ff00::"))
+        }
+    }
+}
+
 impl Text for SocketAddr {
     fn form() -> String {
         "an address with a port as in \"0.0.0.0:1194\" or \"[::]:1194\"".to_owned()

@@ -181,9 +181,9 @@ pub const DIRECTIVES: &[Directive] = &[
     moot("daemon", "how Warren runs is not the profile's business"),
     obeyed("data-ciphers", "AES-GCM, ChaCha20-Poly1305, AES-CBC; ?NAME and DEFAULT as in OpenVPN"),
     obeyed("data-ciphers-fallback", "for servers that do not negotiate"),
-    obeyed("dev", "tun, or a device's name"),
+    obeyed("dev", "tun, tap, or a device's name"),
     unsupported("dev-node", "Windows and macOS only"),
-    obeyed("dev-type", "tun"),
+    obeyed("dev-type", "tun or tap"),
     moot("dh", "a server's, and long obsolete"),
     unsupported("dhcp-internal", "Windows only, and OpenVPN's own"),
     obeyed(

@@ -1,6 +1,7 @@
 //! One data-plane worker: tunnels on one side, the hub on the other, no lock and no `await` between.
 
 mod tables;
+mod unpack;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -82,12 +83,16 @@ struct Scratch {
     packet: Box<[u8]>,
     /// What an inner tunnel sealed.
     inner: Box<[u8]>,
+    /// What a tunnel unpacked.
+    unpacked: Box<[u8]>,
+    /// For a tunnel that makes several datagrams of one packet.
+    parts: Box<[u8]>,
 }
 
 impl Default for Scratch {
     fn default() -> Self {
         let room = || vec![0; usize::from(u16::MAX)].into();
-        Self { packet: room(), inner: room() }
+        Self { packet: room(), inner: room(), unpacked: room(), parts: room() }
     }
 }
 

@@ -298,6 +298,7 @@ pub fn new_profile(store: &Store, config: &Config, new: &NewProfile) -> Result<P
         digest: door.digest.as_str(),
         tls_min: door.tls_min.as_str(),
         mtu: config.network.mtu,
+        fragment: door.fragment,
     });
 
     Ok(Profile {

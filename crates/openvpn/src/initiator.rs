@@ -20,6 +20,7 @@ use crate::peer_info::{option, options_string, our_peer_info, printable};
 use crate::pull::{Judgement, Pull, Update, UpdateError};
 use crate::push::{Agreement, Pushed};
 use crate::session::{Birth, Core, Session, Timing, own_record};
+use crate::shape::ShapeRules;
 use crate::tls::{Tls, TlsFailure};
 use crate::wrap::{Protection, Side, Stamp};
 
@@ -50,6 +51,8 @@ pub struct InitiatorConfig {
     pub digest: Hash,
     /// `tun-mtu`.
     pub mtu: u16,
+    /// `comp-lzo`, `compress`, `fragment`, `mssfix`.
+    pub shape: ShapeRules,
     /// How long the handshake may take.
     pub handshake: Duration,
     /// `reneg-sec`; `None` leaves it to the server.
@@ -83,6 +86,12 @@ pub struct Conduct {
     pub forgets: bool,
     /// Whether there is somebody who can be asked; servers are told.
     pub asks: bool,
+}
+
+impl InitiatorConfig {
+    fn options(&self, side: Side, carrier: contract::Carrier, cipher: Cipher) -> String {
+        options_string(side, carrier, cipher, self.digest, self.mtu, &self.shape)
+    }
 }
 
 #[derive(Debug)]
@@ -205,6 +214,7 @@ fn core(now: Instant, config: &InitiatorConfig, path: Path, port: PortId, seed: 
             stamp: Stamp { time: config.started_at, id: first_id(config) },
             random,
             digest: config.digest,
+            shape: config.shape,
             timing: Timing {
                 handshake: config.handshake,
                 renegotiate: config.renegotiate,
@@ -290,8 +300,7 @@ impl Initiator {
         let source = KeySource::random(&mut core.random);
         let cipher = config.fallback.or_else(|| config.ciphers.first().copied());
         let cipher = cipher.unwrap_or(Cipher::Aes256Gcm);
-        let options =
-            options_string(Side::Initiator, core.path.carrier, cipher, config.digest, config.mtu);
+        let options = config.options(Side::Initiator, core.path.carrier, cipher);
         let mut record = own_record(&source, options);
         if let Some((user, password)) = credentials {
             (record.user, record.password) = (user, password);
@@ -467,12 +476,20 @@ impl Initiator {
         };
         let cipher = cipher
             .ok_or(Fatal::Denied("the server wants a cipher that the profile does not allow"))?;
+        let framing = pushed.framing.unwrap_or(self.config.shape.framing);
+        if let Some(framing) = pushed.framing.flatten() {
+            core.event(Event::Remark(format!(
+                "the server asks for \"{}\": packets are framed so, but never compressed",
+                framing.name()
+            )));
+        }
         core.agreement = Some(Agreement {
             cipher,
             peer_id: pushed.peer_id,
             export: pushed.export,
             dynamic: pushed.dynamic,
             cc_exit: pushed.cc_exit,
+            framing,
         });
         set_timing(core, &pushed);
         self.options.clone_from(&pushed.options);

@@ -17,7 +17,7 @@ use dataplane::{
     StreamKind, TunIo, Worker, framed,
 };
 use hub::{Switch, SwitchPolicy, SwitchSettings};
-use openvpn::{Cipher, DataKeys, DataTunnel, KeyId, Side, StaticKey};
+use openvpn::{Cipher, DataKeys, DataTunnel, KeyId, ShapeRules, Side, StaticKey};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
@@ -82,6 +82,8 @@ fn tunnel(side: Side, host: u8) -> DataTunnel {
         digest: Hash::Sha256,
         material: &StaticKey::from_bytes([host; 256]),
         iv_seed: [0; 32],
+        shape: ShapeRules::default(),
+        remote: path(host).remote.ip(),
     })
 }
 

@@ -55,6 +55,7 @@ impl Blueprint {
             fallback: profile.fallback,
             digest: profile.digest,
             mtu: profile.mtu,
+            shape: profile.shape,
             handshake: profile.handshake,
             renegotiate: profile.renegotiate,
             ping: profile.ping,

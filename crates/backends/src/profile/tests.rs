@@ -53,6 +53,7 @@ impl Material {
             digest: "SHA256",
             tls_min: "1.2",
             mtu: 1420,
+            fragment: None,
         }
     }
 }

@@ -63,10 +63,10 @@ struct Stream {
 }
 
 #[derive(Debug)]
-struct Entry {
-    port: PortId,
+pub(super) struct Entry {
+    pub(super) port: PortId,
     via: Via,
-    tunnel: Arc<dyn Tunnel>,
+    pub(super) tunnel: Arc<dyn Tunnel>,
     counters: Arc<PortCounters>,
 }
 
@@ -200,7 +200,8 @@ impl<F: Fabric> Tables<F> {
             Opened::Packet(packet) => self.forward(entry, packet, coalescer, sinks),
             Opened::Control(bytes) => sinks.outside.punt(Punt::Control { port: entry.port, bytes }),
             Opened::Inner(..) => Err(Discard::Malformed), // no protocol nests twice
-            Opened::Frame(_) | Opened::Packed(_) => Err(Discard::Malformed),
+            Opened::Packed(packed) => self.unpack(entry, packed, coalescer, sinks),
+            Opened::Frame(_) => Err(Discard::Malformed),
             Opened::KeepAlive => Ok(()),
         }
     }
@@ -246,7 +247,7 @@ impl<F: Fabric> Tables<F> {
     }
 
     /// Hub to wherever the verdict says, for a packet that came out of `entry`'s tunnel.
-    fn forward<'b>(
+    pub(super) fn forward<'b>(
         &self,
         entry: &Entry,
         packet: &'b mut [u8],
@@ -308,6 +309,7 @@ impl<F: Fabric> Tables<F> {
         if largest <= usize::from(mtu)
             && let Some(Exit::Tunnel(key)) = port.exit
             && let Entry { via: Via::Path(path), tunnel, .. } = self.own_entry(key, to)?
+            && tunnel.fits(largest)
         {
             return self.seal_all(&packet, &**tunnel, *path, &port.counters, sinks);
         }
@@ -478,6 +480,9 @@ impl<F: Fabric> Tables<F> {
             return Err(Discard::NoBuffer);
         }
         let len = content.len();
+        if !tunnel.fits(len) {
+            return sinks.seal_in_parts(tunnel, kind, content, (path, lead));
+        }
         sinks.seal(tunnel, kind, len, (path, lead), |out| out.copy_from_slice(content))
     }
 

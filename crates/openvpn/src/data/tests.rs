@@ -27,6 +27,8 @@ fn tunnel(side: Side, cipher: Cipher, peer_id: Option<u32>) -> DataTunnel {
         digest: Hash::Sha1,
         material: &material(),
         iv_seed: [9; 32],
+        shape: ShapeRules::default(),
+        remote: std::net::Ipv4Addr::LOCALHOST.into(),
     })
 }
 

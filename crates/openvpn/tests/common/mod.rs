@@ -17,8 +17,8 @@ use contract::{
 };
 use crypto::digest::Hash;
 use openvpn::{
-    AuthMode, Cipher, ClientKeyRules, Conduct, Door, InitiatorConfig, Protection, Pull,
-    ResponderConfig, Session, StaticKey, TokenPolicy,
+    AuthMode, Cipher, ClientKeyRules, Conduct, Door, Framing, InitiatorConfig, Protection, Pull,
+    ResponderConfig, Session, ShapeRules, StaticKey, TokenPolicy,
 };
 use pki::{ClientCertificate, ClientChainVerifier, ServerChainVerifier, ServerRules};
 use rcgen::{
@@ -117,6 +117,9 @@ pub struct Setup {
     pub forgets: bool,
     /// What the person at the client's end types.
     pub types: Option<&'static str>,
+    pub decompresses: bool,
+    pub client_framing: Option<Framing>,
+    pub shape: ShapeRules,
 }
 
 impl Default for Setup {
@@ -147,6 +150,9 @@ impl Default for Setup {
             judge: Arc::new(|_| None),
             forgets: false,
             types: None,
+            decompresses: false,
+            client_framing: None,
+            shape: ShapeRules { mtu: 1420, ..ShapeRules::default() },
         }
     }
 }
@@ -190,6 +196,8 @@ impl Setup {
             digest: self.digest,
             network: "test".to_owned(),
             mtu: 1420,
+            decompresses: self.decompresses,
+            shape: self.shape,
             ping: Duration::from_secs(10),
             ping_restart: Duration::from_secs(60),
             push: self.push.clone(),
@@ -228,6 +236,7 @@ impl Setup {
             fallback: None,
             digest: self.digest,
             mtu: 1420,
+            shape: ShapeRules { framing: self.client_framing, ..self.shape },
             handshake: Duration::from_secs(60),
             renegotiate: self.client_renegotiate,
             ping: Duration::from_secs(10),

@@ -38,6 +38,8 @@ pub struct ProfileInput<'a> {
     pub mtu: u16,
     /// `tun` for packets, `tap` for Ethernet.
     pub device: &'a str,
+    /// Datagrams' payloads are cut to this, in bytes: both ends must know.
+    pub fragment: Option<u16>,
 }
 
 /// A program that reads profiles.
@@ -141,6 +143,9 @@ fn write_profile(text: &mut String, input: &ProfileInput<'_>) -> std::fmt::Resul
         text.write_str("persist-tun\nresolv-retry infinite\n")?;
     }
     writeln!(text, "tun-mtu {}", input.mtu)?;
+    if let Some(fragment) = input.fragment {
+        writeln!(text, "fragment {fragment}")?;
+    }
     writeln!(text, "remote-cert-tls server\nverify-x509-name {SERVER_NAME} name")?;
     writeln!(text, "tls-version-min {}", input.tls_min)?;
     write_ciphers(text, input)?;

@@ -12,8 +12,8 @@ use crate::file::{LogTable, NetworkTable, OpenVpnTable, SECTIONS, ServerTable};
 use crate::management::{self, Management};
 use crate::table::{List, refuse_strangers};
 use crate::text::{
-    AuthMode, Cipher, ControlWrap, CookiePolicy, Digest, Ipv4Pool, Ipv6Pool, Level, Remote, RunAs,
-    TlsVersion,
+    AuthMode, Cipher, Compression, ControlWrap, CookiePolicy, Digest, Ipv4Pool, Ipv6Pool, Level,
+    Remote, RunAs, TlsVersion,
 };
 
 /// Every IPv6 link carries this much (RFC 8200, 5), so the tunnel must.
@@ -113,6 +113,12 @@ pub struct OpenVpn {
     pub tls_min: TlsVersion,
     /// Tokens that take the password's place, if members get any.
     pub tokens: Option<Tokens>,
+    /// What is done about clients that compress.
+    pub compression: Compression,
+    /// Datagrams' payloads are cut to this, in bytes.
+    pub fragment: Option<u16>,
+    /// TCP segments are held to what fits payloads of this size, in bytes.
+    pub mssfix: Option<u16>,
     /// Fresh keys after this long; `None` leaves it to the client.
     pub renegotiate: Option<Duration>,
     /// A sign of life after this much silence.
@@ -328,6 +334,16 @@ fn openvpn(table: OpenVpnTable, source: &Source<'_>) -> Result<OpenVpn, ConfigEr
         let at = table.auth_token_renewal.at;
         return Err(source.error(at, Some("doors.openvpn.auth_token_renewal"), what));
     }
+    for (at, name, size) in [
+        (table.fragment.at, "doors.openvpn.fragment", table.fragment.value.0),
+        (table.mssfix.at, "doors.openvpn.mssfix", table.mssfix.value.0),
+    ] {
+        if (1..68).contains(&size) {
+            let what = format!("{size} carries next to nothing; write 0 for off, or at least 68");
+            return Err(source.error(at, Some(name), what));
+        }
+    }
+    let size = |size: u32| u16::try_from(size).ok().filter(|size| *size != 0);
     let (ping, ping_restart) = (table.ping.value.0, table.ping_restart.value.0);
     if ping_restart <= ping {
         let what = format!(
@@ -370,6 +386,9 @@ fn openvpn(table: OpenVpnTable, source: &Source<'_>) -> Result<OpenVpn, ConfigEr
             lifetime: (lifetime != 0).then(|| seconds(lifetime)),
             renewal: seconds(renewal),
         }),
+        compression: table.compression.value,
+        fragment: size(table.fragment.value.0),
+        mssfix: size(table.mssfix.value.0).or_else(|| size(table.fragment.value.0)),
         renegotiate: (renegotiate != 0).then(|| seconds(renegotiate)),
         ping: seconds(ping),
         ping_restart: seconds(ping_restart),

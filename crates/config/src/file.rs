@@ -7,8 +7,9 @@ use ipnet::IpNet;
 use crate::management::{FilePath, ManagementAddress};
 use crate::table::{List, Section, table};
 use crate::text::{
-    AuthMode, Cipher, ControlWrap, CookiePolicy, Digest, Domain, Group, Ipv4Pool, Ipv6Pool, Level,
-    NetworkName, OptionalRemote, OptionalTarget, PushOption, RunAs, TlsVersion, Whole,
+    AuthMode, Cipher, Compression, ControlWrap, CookiePolicy, Digest, Domain, Group, Ipv4Pool,
+    Ipv6Pool, Level, NetworkName, OptionalRemote, OptionalTarget, PushOption, RunAs, TlsVersion,
+    Whole,
 };
 
 /// All tables, in the order of the example file.
@@ -114,6 +115,18 @@ table! {
             "A token that has not been renewed for twice as long is worth nothing: this is how \
             long a device may sleep without its user being asked again. Tokens are renewed with \
             the keys, so twice this must be more than `renegotiate`, which it is unless set.";
+        compression: Compression = r#""refuse""#, "",
+            "What happens to clients whose profiles have comp-lzo or compress. \"refuse\" turns \
+            them away; \"decompress\" lets them in, and tells them to stop where they can. \
+            Nothing that this server sends is ever compressed: compression gives away what is \
+            encrypted.";
+        fragment: Whole<0, 65_000> = "0", "bytes",
+            "Packets are cut so that no datagram's payload is larger (at least 68), and every \
+            client must have the same `fragment` in its profile. Only for paths that lose large \
+            datagrams and clients that need it; 0 is off.";
+        mssfix: Whole<0, 65_000> = "0", "bytes",
+            "TCP inside the tunnel is held to segments whose datagrams have payloads no larger \
+            than this (at least 68). 0 takes `fragment`, or what the tunnel's mtu allows.";
         renegotiate: Whole<0, 604_800> = "3600", "seconds",
             "Fresh keys are made this often. 0 leaves it to the client; otherwise at least 5.";
         ping: Whole<1, 3600> = "10", "seconds",

@@ -40,6 +40,6 @@ pub use checked::{Config, Doors, Log, Network, OpenVpn, Server, Tokens};
 pub use error::ConfigError;
 pub use management::{Management, ManagementListen};
 pub use text::{
-    AuthMode, Cipher, ControlWrap, CookiePolicy, Digest, Ipv6Pool, Level, Remote, RemoteError,
-    RunAs, TlsVersion,
+    AuthMode, Cipher, Compression, ControlWrap, CookiePolicy, Digest, Ipv6Pool, Level, Remote,
+    RemoteError, RunAs, TlsVersion,
 };

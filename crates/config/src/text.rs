@@ -196,6 +196,16 @@ words! {
 }
 
 words! {
+    /// What is done about clients that compress.
+    Compression {
+        /// They are turned away.
+        Refuse = "refuse",
+        /// Their packets are expanded; nothing is ever compressed.
+        Decompress = "decompress",
+    }
+}
+
+words! {
     /// OpenVPN's data ciphers.
     Cipher {
         /// AEAD.

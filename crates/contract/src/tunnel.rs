@@ -39,6 +39,29 @@ pub trait Tunnel: std::fmt::Debug + Send + Sync {
     fn unpack(&self, _packed: &[u8], _out: &mut [u8]) -> Result<Unpacked, Discard> {
         Err(Discard::Malformed)
     }
+
+    /// Whether content of `len` bytes leaves in one datagram; what does not is for
+    /// [`seal_in_parts`](Self::seal_in_parts).
+    fn fits(&self, _len: usize) -> bool {
+        true
+    }
+
+    /// Encapsulates content that does not fit into one datagram: calls `send` with each of
+    /// several. `room` is scratch memory of 64 KiB.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the key is worn out, the content too large for the protocol's fragments, or `send`
+    /// does.
+    fn seal_in_parts(
+        &self,
+        _kind: ContentKind,
+        _content: &[u8],
+        _room: &mut [u8],
+        _send: &mut dyn FnMut(&[u8]) -> Result<(), Discard>,
+    ) -> Result<(), Discard> {
+        Err(Discard::TooBig)
+    }
 }
 
 /// What [`Tunnel::unpack`] made; the number is how many bytes of the room are content.

@@ -11,6 +11,8 @@ pub enum SocketKind {
     OpenVpnResponder,
     /// OpenVPN, for one peer that we call.
     OpenVpnInitiator,
+    /// OpenVPN with a static key, for one peer: everything is data.
+    OpenVpnStatic,
 }
 
 /// The protocol that a stream carries; which end called the other makes no difference.
@@ -71,6 +73,10 @@ pub fn classify(kind: SocketKind, path: &Path, datagram: &[u8]) -> Class {
         }),
         SocketKind::OpenVpnInitiator => {
             openvpn(datagram, |key_id, _| TunnelKey::OpenVpnAddress { remote: path.remote, key_id })
+        }
+        SocketKind::OpenVpnStatic if datagram.is_empty() => Class::Nothing,
+        SocketKind::OpenVpnStatic => {
+            Class::Tunnel(TunnelKey::OpenVpnStatic { carrier: path.carrier })
         }
     }
 }
@@ -166,6 +172,17 @@ mod tests {
         assert_eq!(limit(1400), MAX_CONTROL);
         assert_eq!(limit(9000), 9256);
         assert_eq!(limit(u16::MAX), 65_535);
+    }
+
+    #[test]
+    fn with_a_static_key_everything_is_data_of_the_sockets_one_peer() {
+        let key = TunnelKey::OpenVpnStatic { carrier: path().carrier };
+        let class = |datagram: &[u8]| classify(SocketKind::OpenVpnStatic, &path(), datagram);
+
+        for first in 0..=u8::MAX {
+            assert_eq!(class(&[first]), Class::Tunnel(key));
+        }
+        assert_eq!(class(&[]), Class::Nothing);
     }
 
     #[test]

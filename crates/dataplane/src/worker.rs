@@ -2,6 +2,7 @@
 
 mod segment;
 mod tables;
+mod unpack;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -88,12 +89,16 @@ struct Scratch {
     frame: Box<[u8]>,
     /// What an inner tunnel sealed.
     inner: Box<[u8]>,
+    /// What a tunnel unpacked.
+    unpacked: Box<[u8]>,
+    /// For a tunnel that makes several datagrams of one packet.
+    parts: Box<[u8]>,
 }
 
 impl Default for Scratch {
     fn default() -> Self {
         let room = || vec![0; usize::from(u16::MAX)].into();
-        Self { packet: room(), frame: room(), inner: room() }
+        Self { packet: room(), frame: room(), inner: room(), unpacked: room(), parts: room() }
     }
 }
 

@@ -39,6 +39,8 @@ pub struct ClientPlan {
     pub mark: Option<u32>,
     /// Whether the host resolves names as the lease says.
     pub set_dns: bool,
+    /// Whether the host forwards between the tunnel and its other networks.
+    pub forward: bool,
 }
 
 /// A host set up for a client.
@@ -160,6 +162,16 @@ impl ClientHost {
         }
         if lease.block_dns {
             want.extend(self.resolvers_outside());
+        }
+        if self.plan.forward {
+            let families = [(false, Setting::Forward4), (true, Setting::Forward6)];
+            want.extend(families.into_iter().filter(|(ipv6, _)| has(*ipv6)).map(|(_, setting)| {
+                Change::Hold {
+                    setting,
+                    place: self.journal.place().clone(),
+                    state: self.journal.state().to_path_buf(),
+                }
+            }));
         }
         if self.plan.set_dns && lease.dns != DnsSettings::default() {
             want.extend(self.resolvers(!redirected.is_empty())?);

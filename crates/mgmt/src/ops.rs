@@ -304,6 +304,7 @@ pub fn new_profile(store: &Store, config: &Config, new: &NewProfile) -> Result<P
         tls_min: door.tls_min.as_str(),
         mtu: config.network.mtu,
         device: if new.tap { "tap" } else { "tun" },
+        fragment: door.fragment,
     });
 
     Ok(Profile {

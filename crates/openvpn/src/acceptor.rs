@@ -23,6 +23,7 @@ use crate::early;
 use crate::generation::Generation;
 use crate::initiator::random_sid;
 use crate::packet::{Acks, ControlBody, ControlSid, Head, KeyId, NO_PEER_ID, Opcode};
+use crate::point::{Point, PointConfig};
 use crate::responder::{Responder, ResponderConfig};
 use crate::session::{Birth, Core, Session};
 use crate::wrap::{Side, Stamp, Unwrapped, WrapKeys, brings_key};
@@ -64,10 +65,19 @@ pub fn claims(first: &[u8]) -> Claim {
     }
 }
 
+/// What comes through a door.
+#[allow(clippy::large_enum_variant, reason = "on the stack, once per session")]
+enum Role {
+    Responder(Responder),
+    Point(Point),
+}
+
 /// The responder's door; one per listening process.
 #[derive(Debug)]
 pub struct Door {
     config: Arc<ResponderConfig>,
+    /// The one peer that this door is for, where it is not a server's.
+    point: Option<Arc<PointConfig>>,
     keys: WrapKeys,
     secret: HmacKey,
     epoch: Instant,
@@ -109,8 +119,21 @@ impl Door {
             peer_ids: HashSet::new(),
             unproven: Unproven::default(),
             refused: HashSet::new(),
+            point: None,
             config,
         }
+    }
+
+    /// A door for one peer that calls us (`tls-server` without `server`): who comes through it is
+    /// asked for its certificate only. Of `config`, only what protects the door counts.
+    #[must_use]
+    pub fn for_point(
+        now: Instant,
+        config: Arc<ResponderConfig>,
+        point: Arc<PointConfig>,
+        seed: [u8; 32],
+    ) -> Self {
+        Self { point: Some(point), ..Self::new(now, config, seed) }
     }
 
     /// Changes what applies to sessions from now on.
@@ -329,8 +352,15 @@ impl Acceptor for Door {
         let Heard { packet, wrapping } = self.hear(arrival.datagram).ok()?;
         let mut random = SeededRandom::new(seed);
         let peer_id = self.free_peer_id(port)?;
-        let responder = Responder::new(Arc::clone(&self.config), peer_id);
-        let tls = responder.tls().ok()?;
+        let role = match &self.point {
+            Some(point) => Role::Point(Point::new(Arc::clone(point))),
+            None => Role::Responder(Responder::new(Arc::clone(&self.config), peer_id)),
+        };
+        let (tls, shape, timing) = match &role {
+            Role::Point(point) => (point.tls(), point.shape(), point.timing()),
+            Role::Responder(role) => (role.tls(), self.config.shape, self.config.timing()),
+        };
+        let tls = tls.ok()?;
         let started_at = self.config.started_at;
         let (sid, stamp, generation, proven) = match wrapping.own() {
             Some(own) if packet.head.opcode == Opcode::P_CONTROL_HARD_RESET_CLIENT_V3 => {
@@ -367,7 +397,8 @@ impl Acceptor for Door {
                 stamp,
                 random,
                 digest: self.config.digest,
-                timing: self.config.timing(),
+                shape,
+                timing,
             },
         );
         core.current = Some(generation);
@@ -376,7 +407,10 @@ impl Acceptor for Door {
         let known = Known { sid: packet.sid, peer_id, client_key, is_refused: false };
         self.sessions.insert(session, known);
         self.peer_ids.insert(peer_id);
-        Some(Session::responder(core, responder))
+        Some(match role {
+            Role::Point(point) => Session::point_with(core, point),
+            Role::Responder(responder) => Session::responder(core, responder),
+        })
     }
 
     fn forget(&mut self, session: SessionId) {

@@ -3,19 +3,24 @@
 //! ```text
 //! AEAD   op|kid [peer_id]  packet_id  tag[16]  ciphertext          AAD = head and packet_id
 //! CBC    op|kid [peer_id]  HMAC  IV[16]  CBC(packet_id  payload  padding)
+//! static                   HMAC  IV[16]  CBC(packet_id  time  payload  padding)
 //! ```
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use contract::{ContentKind, Discard, Frame, Layer, Opened, Tunnel};
+use contract::{ContentKind, Discard, Frame, Layer, Opened, Tunnel, Unpacked};
 use crypto::aead::{self, NONCE_LEN, TAG_LEN};
 use crypto::cbc;
 use crypto::digest::{Hash, HmacKey};
 use kit::ReplayWindow;
 
 use crate::cipher::Cipher;
+use crate::fixed::{FixedKeys, LongWindow};
 use crate::keys::sending_half;
 use crate::packet::{Head, KeyId, NO_PEER_ID, Opcode};
+use crate::shape::{Shape, ShapeRules, Undressed};
 use crate::static_key::StaticKey;
 use crate::wrap::Side;
 
@@ -47,11 +52,33 @@ pub struct DataTunnel {
     head: DataHead,
     suite: Suite,
     layer: Layer,
+    /// Framing, fragments and the like; most sessions have none.
+    shape: Option<Box<Shape>>,
     /// The packet-id used last.
     sent: AtomicU64,
-    received: Window,
+    numbering: Numbering,
     /// Authentic packets received, keep-alives included.
     opened: AtomicU64,
+}
+
+/// How packets are told apart.
+#[allow(clippy::large_enum_variant)]
+#[derive(Debug)]
+enum Numbering {
+    /// By a number; the keys change before it comes back.
+    Short(Window),
+    /// By the time at which the sender began to count, too: the keys never change.
+    Long { time: u32, received: Arc<LongWindow> },
+}
+
+impl Numbering {
+    /// Length of what stands in front of the payload, in bytes.
+    fn len(&self) -> usize {
+        match self {
+            Self::Short(_) => 4,
+            Self::Long { .. } => 8,
+        }
+    }
 }
 
 // One of each per key generation: the difference in size is not worth a pointer per packet.
@@ -129,6 +156,10 @@ pub struct DataKeys<'a> {
     pub iv_seed: [u8; 32],
     /// Whether the tunnel carries packets (`dev tun`) or frames (`dev tap`).
     pub layer: Layer,
+    /// What lies between packets and encryption.
+    pub shape: ShapeRules,
+    /// Where the peer is: sizes that count outer headers depend on its family.
+    pub remote: IpAddr,
 }
 
 impl DataTunnel {
@@ -159,14 +190,39 @@ impl DataTunnel {
                 Suite::Cbc { seal: half(out), open: half(back), iv }
             }
         };
-        Self {
-            head: DataHead::new(keys.key_id, keys.peer_id),
-            suite,
-            layer: keys.layer,
-            sent: AtomicU64::new(0),
-            received: Window::default(),
-            opened: AtomicU64::new(0),
-        }
+        let head = DataHead::new(keys.key_id, keys.peer_id);
+        let numbering = Numbering::Short(Window::default());
+        Self::with(head, suite, numbering, keys.layer, &keys.shape, keys.remote)
+    }
+
+    /// Prepares keys that both ends have had from the beginning (`secret`).
+    pub(crate) fn fixed(keys: &FixedKeys<'_>, shape: &ShapeRules, remote: IpAddr) -> Self {
+        let half = |half| CbcHalf {
+            key: cbc::Key::new(&keys.material.cipher(half)[..keys.cipher.key_len()])
+                .expect("every CBC cipher has a key of 16 or 32 bytes"),
+            hmac: HmacKey::new(keys.digest, &keys.material.hmac(half)[..keys.digest.output_len()]),
+        };
+        let iv = cbc::Key::new(&keys.iv_seed).expect("32 bytes are an AES-256 key");
+        let (seal, open) = keys.halves();
+        let suite = Suite::Cbc { seal: half(seal), open: half(open), iv };
+        let received = Arc::clone(keys.received);
+        let numbering = Numbering::Long { time: keys.time, received };
+        let head = DataHead { bytes: [0; 4], len: 0 };
+        Self::with(head, suite, numbering, Layer::Ip, shape, remote)
+    }
+
+    fn with(
+        head: DataHead,
+        suite: Suite,
+        numbering: Numbering,
+        layer: Layer,
+        shape: &ShapeRules,
+        remote: IpAddr,
+    ) -> Self {
+        let around = (head.len, numbering.len());
+        let shape = Shape::new(shape, remote, |datagram| suite.most(around, datagram));
+        let (sent, opened) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { head, suite, layer, shape, sent, numbering, opened }
     }
 
     /// How many packets were sealed; an engine that sees no change sends a ping.
@@ -217,21 +273,43 @@ impl DataTunnel {
 }
 
 fn padding(len: usize) -> usize {
-    cbc::BLOCK_LEN - (len + 4) % cbc::BLOCK_LEN
+    cbc::BLOCK_LEN - len % cbc::BLOCK_LEN
 }
 
-impl Tunnel for DataTunnel {
-    fn frame(&self, len: usize) -> Frame {
-        match &self.suite {
-            Suite::Aead { .. } => Frame { head: self.head.len + 4 + TAG_LEN, tail: 0 },
-            Suite::Cbc { seal, .. } => Frame {
-                head: self.head.len + seal.hmac.output_len() + cbc::BLOCK_LEN + 4,
-                tail: padding(len),
+impl Suite {
+    /// What encryption puts around a payload; `around` has the lengths of head and number.
+    fn frame(&self, around: (usize, usize), len: usize) -> Frame {
+        let (head, number) = around;
+        match self {
+            Self::Aead { .. } => Frame { head: head + number + TAG_LEN, tail: 0 },
+            Self::Cbc { seal, .. } => Frame {
+                head: head + seal.hmac.output_len() + cbc::BLOCK_LEN + number,
+                tail: padding(number + len),
             },
         }
     }
 
-    fn seal(&self, _kind: ContentKind, len: usize, out: &mut [u8]) -> Result<(), Discard> {
+    /// The largest payload in a datagram of so many bytes.
+    fn most(&self, around: (usize, usize), datagram: usize) -> usize {
+        let (_, number) = around;
+        let room = datagram.saturating_sub(self.frame(around, 0).head);
+        match self {
+            Self::Aead { .. } => room,
+            // The number is encrypted too, and there is at least one byte of padding.
+            Self::Cbc { .. } => {
+                ((room + number) / cbc::BLOCK_LEN * cbc::BLOCK_LEN).saturating_sub(number + 1)
+            }
+        }
+    }
+}
+
+impl DataTunnel {
+    fn payload_frame(&self, len: usize) -> Frame {
+        self.suite.frame((self.head.len, self.numbering.len()), len)
+    }
+
+    /// Encrypts a payload of `len` bytes that lies where [`Suite::frame`] says.
+    fn encrypt(&self, len: usize, out: &mut [u8]) -> Result<(), Discard> {
         let id = self.next_packet_id()?.to_be_bytes();
         let (head, rest) = out.split_at_mut_checked(self.head.len).ok_or(Discard::Malformed)?;
         head.copy_from_slice(self.head.as_slice());
@@ -254,8 +332,13 @@ impl Tunnel for DataTunnel {
                 let (iv_bytes, text) =
                     rest.split_first_chunk_mut::<{ cbc::BLOCK_LEN }>().ok_or(Discard::Malformed)?;
                 text.get_mut(..4).ok_or(Discard::Malformed)?.copy_from_slice(&id);
+                if let Numbering::Long { time, .. } = &self.numbering {
+                    let place = text.get_mut(4..8).ok_or(Discard::Malformed)?;
+                    place.copy_from_slice(&time.to_be_bytes());
+                }
+                let len = self.numbering.len() + len;
                 let pad = padding(len);
-                text.get_mut(4 + len..).ok_or(Discard::Malformed)?.fill(pad as u8);
+                text.get_mut(len..).ok_or(Discard::Malformed)?.fill(pad as u8);
                 *iv_bytes = iv.scramble(u128::from(u32::from_be_bytes(id)));
                 seal.key.encrypt(iv_bytes, text).map_err(|_| Discard::Malformed)?;
                 seal.hmac.sign_into(&[iv_bytes, text], code);
@@ -264,17 +347,21 @@ impl Tunnel for DataTunnel {
         Ok(())
     }
 
-    fn open<'b>(&self, datagram: &'b mut [u8]) -> Result<Opened<'b>, Discard> {
-        let head_len = DataHead::len_of(datagram)?;
+    /// Decrypts a datagram, if it is authentic and new.
+    fn decrypt<'b>(&self, datagram: &'b mut [u8]) -> Result<&'b mut [u8], Discard> {
+        let head_len = match &self.numbering {
+            Numbering::Short(_) => DataHead::len_of(datagram)?,
+            Numbering::Long { .. } => 0,
+        };
         let (head, rest) = datagram.split_at_mut_checked(head_len).ok_or(Discard::Malformed)?;
-        let payload = match &self.suite {
-            Suite::Aead { open, .. } => {
+        let payload = match (&self.suite, &self.numbering) {
+            (Suite::Aead { open, .. }, Numbering::Short(received)) => {
                 let (packet_id, rest) =
                     rest.split_first_chunk_mut::<4>().ok_or(Discard::Malformed)?;
                 let (tag, text) =
                     rest.split_first_chunk_mut::<TAG_LEN>().ok_or(Discard::Malformed)?;
                 let seq = u64::from(u32::from_be_bytes(*packet_id));
-                if !self.received.check(seq) {
+                if !received.check(seq) {
                     return Err(Discard::Replayed);
                 }
                 // V2 authenticates opcode and peer-id, V1 only the packet-id.
@@ -283,12 +370,13 @@ impl Tunnel for DataTunnel {
                 open.key
                     .open(nonce(*packet_id, open.implicit_iv), &aad[..aad_len], tag, text)
                     .map_err(|_| Discard::AuthFailed)?;
-                if !self.received.update(seq) {
+                if !received.update(seq) {
                     return Err(Discard::Replayed);
                 }
                 text
             }
-            Suite::Cbc { open, .. } => {
+            (Suite::Aead { .. }, Numbering::Long { .. }) => return Err(Discard::Malformed),
+            (Suite::Cbc { open, .. }, numbering) => {
                 let (code, rest) =
                     rest.split_at_mut_checked(open.hmac.output_len()).ok_or(Discard::Malformed)?;
                 let (iv, text) =
@@ -302,18 +390,94 @@ impl Tunnel for DataTunnel {
                     return Err(Discard::Malformed);
                 }
                 let len = text.len().checked_sub(pad).ok_or(Discard::Malformed)?;
-                let (packet_id, payload) = text
-                    .get_mut(..len)
-                    .and_then(<[u8]>::split_first_chunk_mut::<4>)
-                    .ok_or(Discard::Malformed)?;
-                if !self.received.update(u64::from(u32::from_be_bytes(*packet_id))) {
+                let text = text.get_mut(..len).ok_or(Discard::Malformed)?;
+                let (packet_id, rest) =
+                    text.split_first_chunk_mut::<4>().ok_or(Discard::Malformed)?;
+                let seq = u32::from_be_bytes(*packet_id);
+                let (is_new, payload) = match numbering {
+                    Numbering::Short(received) => (received.update(seq.into()), rest),
+                    Numbering::Long { received, .. } => {
+                        let (time, payload) =
+                            rest.split_first_chunk_mut::<4>().ok_or(Discard::Malformed)?;
+                        (received.update(u32::from_be_bytes(*time), seq), payload)
+                    }
+                };
+                if !is_new {
                     return Err(Discard::Replayed);
                 }
                 payload
             }
         };
         self.opened.fetch_add(1, Relaxed);
-        Ok(self.classify(payload))
+        Ok(payload)
+    }
+}
+
+impl Tunnel for DataTunnel {
+    fn frame(&self, len: usize) -> Frame {
+        let (head, tail) = self.shape.as_ref().map_or((0, 0), |shape| (shape.head(), shape.tail()));
+        let frame = self.payload_frame(head + len + tail);
+        Frame { head: frame.head + head, tail: tail + frame.tail }
+    }
+
+    fn seal(&self, kind: ContentKind, len: usize, out: &mut [u8]) -> Result<(), Discard> {
+        let Some(shape) = &self.shape else { return self.encrypt(len, out) };
+        let len = shape.head() + len + shape.tail();
+        let head = self.payload_frame(len).head;
+        shape.dress(kind, out.get_mut(head..head + len).ok_or(Discard::Malformed)?)?;
+        self.encrypt(len, out)
+    }
+
+    fn open<'b>(&self, datagram: &'b mut [u8]) -> Result<Opened<'b>, Discard> {
+        let payload = self.decrypt(datagram)?;
+        let Some(shape) = &self.shape else { return Ok(self.classify(payload)) };
+        Ok(match shape.undress(payload)? {
+            Undressed::Plain(content) => self.classify(content),
+            Undressed::Packed(packed) => Opened::Packed(packed),
+        })
+    }
+
+    fn unpack(&self, packed: &[u8], out: &mut [u8]) -> Result<Unpacked, Discard> {
+        let shape = self.shape.as_ref().ok_or(Discard::Malformed)?;
+        let Some(len) = shape.unpack(self.opened(), packed, out)? else {
+            return Ok(Unpacked::Nothing);
+        };
+        match self.classify(out.get_mut(..len).ok_or(Discard::TooBig)?) {
+            Opened::Packet(packet) => Ok(Unpacked::Packet(packet.len())),
+            Opened::Frame(frame) => Ok(Unpacked::Frame(frame.len())),
+            Opened::Control(message) => Ok(Unpacked::Control(message.len())),
+            Opened::KeepAlive => Ok(Unpacked::Nothing),
+            Opened::Packed(_) | Opened::Inner(..) => Err(Discard::Malformed),
+        }
+    }
+
+    fn fits(&self, len: usize) -> bool {
+        self.shape.as_ref().is_none_or(|shape| shape.fits(len))
+    }
+
+    fn seal_in_parts(
+        &self,
+        kind: ContentKind,
+        content: &[u8],
+        room: &mut [u8],
+        send: &mut dyn FnMut(&[u8]) -> Result<(), Discard>,
+    ) -> Result<(), Discard> {
+        let shape = self.shape.as_ref().ok_or(Discard::TooBig)?;
+        // One half for the whole payload, one for the datagram that is being made.
+        let (payload, datagram) = room.split_at_mut(room.len() / 2);
+        shape.cut(kind, content, payload, |header, bytes| {
+            let len = header.len() + bytes.len();
+            let Frame { head, tail } = self.payload_frame(len);
+            let out = datagram.get_mut(..head + len + tail).ok_or(Discard::TooBig)?;
+            let (to_header, to_bytes) = out
+                .get_mut(head..head + len)
+                .and_then(|out| out.split_at_mut_checked(header.len()))
+                .ok_or(Discard::TooBig)?;
+            to_header.copy_from_slice(&header);
+            to_bytes.copy_from_slice(bytes);
+            self.encrypt(len, out)?;
+            send(out)
+        })
     }
 }
 

@@ -18,6 +18,7 @@ use crate::profile::Profile;
 use crate::pull::{Pull, Update};
 use crate::push::{Messages, Pushed};
 use crate::reliable::Receiver;
+use crate::shape::{Framing, Shape, ShapeRules, SizeLimit, Undressed};
 use crate::static_key::StaticKey;
 use crate::token::TokenPolicy;
 use crate::wrap::{Protection, Side};
@@ -127,6 +128,8 @@ pub fn data(data: &[u8]) {
             material: &StaticKey::from_bytes([7; 256]),
             iv_seed: [1; 32],
             layer: contract::Layer::Ip,
+            shape: ShapeRules::default(),
+            remote: std::net::Ipv4Addr::LOCALHOST.into(),
         });
         assert!(tunnel.open(&mut data.to_vec()).is_err());
     }
@@ -163,4 +166,40 @@ pub fn management(bytes: &[u8]) {
         let _ = block.push(line);
     }
     assert!(block.push.iter().all(|option| !option.contains([',', '\n'])));
+}
+
+/// Whatever an authenticated peer may have put under the encryption: framings, compressed blocks
+/// and parts of packets. The first byte chooses the rules; then come payloads, each behind a byte
+/// of length.
+pub fn shape(data: &[u8]) {
+    const FRAMINGS: [Option<Framing>; 6] = [
+        None,
+        Some(Framing::Lzo),
+        Some(Framing::Stub),
+        Some(Framing::Lz4),
+        Some(Framing::StubV2),
+        Some(Framing::Lz4V2),
+    ];
+    let Some((&choice, mut rest)) = data.split_first() else { return };
+    let rules = ShapeRules {
+        framing: FRAMINGS[usize::from(choice) % FRAMINGS.len()],
+        fragment: (choice & 0x80 != 0).then_some(SizeLimit::Payload(1300)),
+        mssfix: Some(SizeLimit::Outer(1400)),
+        mtu: 1500,
+    };
+    let Some(shape) = Shape::new(&rules, std::net::Ipv4Addr::LOCALHOST.into(), |len| len) else {
+        return;
+    };
+    let mut out = vec![0; 1 << 16];
+    for now in 0.. {
+        let Some((&len, after)) = rest.split_first() else { return };
+        let (payload, after) = after.split_at(usize::from(len).min(after.len()));
+        rest = after;
+        let mut payload = payload.to_vec();
+        if let Ok(Undressed::Packed(packed)) = shape.undress(&mut payload)
+            && let Ok(Some(len)) = shape.unpack(now, packed, &mut out)
+        {
+            assert!(len <= 1518, "{len} bytes of one packet");
+        }
+    }
 }

@@ -230,6 +230,11 @@ impl Generation {
         self.tls.export(label)
     }
 
+    /// Exports keying material of any length; false if there is none.
+    pub(crate) fn export_into(&self, label: &[u8], out: &mut [u8]) -> bool {
+        self.tls.export_into(label, out)
+    }
+
     pub(crate) fn peer_chain(&self) -> Vec<Vec<u8>> {
         self.tls.peer_chain()
     }

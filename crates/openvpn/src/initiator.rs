@@ -20,6 +20,7 @@ use crate::peer_info::{Announced, layer_of, option, options_string, our_peer_inf
 use crate::pull::{Judgement, Pull, Update, UpdateError};
 use crate::push::{Agreement, Pushed};
 use crate::session::{Birth, Core, Session, Timing, own_record};
+use crate::shape::ShapeRules;
 use crate::tls::{Tls, TlsFailure};
 use crate::wrap::{Protection, Side, Stamp};
 
@@ -52,6 +53,8 @@ pub struct InitiatorConfig {
     pub mtu: u16,
     /// `dev tun` or `dev tap`.
     pub layer: Layer,
+    /// `comp-lzo`, `compress`, `fragment`, `mssfix`.
+    pub shape: ShapeRules,
     /// How long the handshake may take.
     pub handshake: Duration,
     /// `reneg-sec`; `None` leaves it to the server.
@@ -207,6 +210,7 @@ fn core(now: Instant, config: &InitiatorConfig, path: Path, port: PortId, seed: 
             stamp: Stamp { time: config.started_at, id: first_id(config) },
             random,
             digest: config.digest,
+            shape: config.shape,
             timing: Timing {
                 handshake: config.handshake,
                 renegotiate: config.renegotiate,
@@ -479,12 +483,20 @@ impl Initiator {
         };
         let cipher = cipher
             .ok_or(Fatal::Denied("the server wants a cipher that the profile does not allow"))?;
+        let framing = pushed.framing.unwrap_or(self.config.shape.framing);
+        if let Some(framing) = pushed.framing.flatten() {
+            core.event(Event::Remark(format!(
+                "the server asks for \"{}\": packets are framed so, but never compressed",
+                framing.name()
+            )));
+        }
         core.agreement = Some(Agreement {
             cipher,
             peer_id: pushed.peer_id,
             export: pushed.export,
             dynamic: pushed.dynamic,
             cc_exit: pushed.cc_exit,
+            framing,
         });
         set_timing(core, &pushed);
         self.options.clone_from(&pushed.options);

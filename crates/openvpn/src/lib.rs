@@ -5,9 +5,9 @@
 //! ```
 //!
 //! [`Door`] tells clients from strangers, [`Session`] is one connection of either role,
-//! [`DataTunnel`] seals and opens packets, [`Profile`] reads `.ovpn` files. A TCP connection
-//! is one more path for datagrams, which a peer never leaves. Neither Ethernet (tap), static keys
-//! nor compression are here.
+//! [`DataTunnel`] seals and opens packets, [`FixedSession`] is a tunnel whose keys never change,
+//! [`Profile`] reads `.ovpn` files. A TCP connection is one more path for datagrams, which a peer
+//! never leaves. Ethernet (tap) is not here, and nothing is ever compressed.
 //!
 //! The protocol has no RFC; the names are those of its wire-protocol document and of the options
 //! that its users know.
@@ -20,6 +20,7 @@ mod cipher;
 mod client_key;
 mod data;
 mod early;
+mod fixed;
 pub mod fuzz;
 mod generation;
 mod initiator;
@@ -29,12 +30,14 @@ mod keys;
 pub mod management;
 mod packet;
 mod peer_info;
+mod point;
 mod profile;
 mod pull;
 mod push;
 mod reliable;
 mod responder;
 mod session;
+mod shape;
 mod static_key;
 mod tls;
 mod token;
@@ -48,15 +51,18 @@ pub use client_key::{
     ServerKey, UnwrappedKey, is_young,
 };
 pub use data::{DataKeys, DataTunnel};
+pub use fixed::{FixedConfig, FixedSession};
 pub use initiator::{Conduct, InitiatorConfig};
 pub use packet::{KeyId, NO_PEER_ID, Opcode};
+pub use point::{PointConfig, PointTls};
 pub use profile::{
-    AuthRetry, DIRECTIVES, Directive, Family, Login, Profile, ProfileError, Proxy, ProxyKind,
-    ReadFile, Remote, Standing, StaticChallenge, Transport, directives_page,
+    AuthRetry, DIRECTIVES, Directive, End, Family, Login, Point, Profile, ProfileError, Proxy,
+    ProxyKind, ReadFile, Remote, Standing, StaticChallenge, Transport, directives_page,
 };
 pub use pull::{FilterAction, Pull, check_option};
 pub use responder::{AuthMode, ResponderConfig};
 pub use session::Session;
+pub use shape::{Framing, ShapeRules, SizeLimit};
 pub use static_key::{BadStaticKey, STATIC_KEY_LEN, StaticKey};
 pub use token::TokenPolicy;
 pub use wrap::{Protection, Side};

@@ -6,6 +6,7 @@ use crypto::digest::Hash;
 use crate::cipher::{Cipher, Offer, digest_name};
 use crate::initiator::InitiatorConfig;
 use crate::session::Core;
+use crate::shape::ShapeRules;
 use crate::wrap::Side;
 
 /// Bits of IV_PROTO.
@@ -14,6 +15,7 @@ pub(crate) mod proto {
     pub(crate) const REQUEST_PUSH: u32 = 1 << 2;
     pub(crate) const TLS_KEY_EXPORT: u32 = 1 << 3;
     pub(crate) const AUTH_PENDING: u32 = 1 << 4;
+    pub(crate) const NCP_P2P: u32 = 1 << 5;
     pub(crate) const CC_EXIT_NOTIFY: u32 = 1 << 7;
     pub(crate) const AUTH_FAIL_TEMP: u32 = 1 << 8;
     pub(crate) const DYN_TLS_CRYPT: u32 = 1 << 9;
@@ -29,6 +31,8 @@ pub(crate) struct PeerInfo {
     pub(crate) ciphers: Option<String>,
     pub(crate) mtu: Option<u16>,
     pub(crate) hardware: Option<String>,
+    /// Takes `compress stub-v2`, under which packets are what they would be without.
+    pub(crate) stub_v2: bool,
     pub(crate) software: String,
     /// Ways in which its user can be asked while a login is pending.
     sso: String,
@@ -47,6 +51,7 @@ impl PeerInfo {
                 "IV_MTU" => info.mtu = value.parse().ok(),
                 "IV_HWADDR" if !value.is_empty() => info.hardware = Some(printable(value, 64)),
                 "IV_SSO" => info.sso = printable(value, 256),
+                "IV_COMP_STUBv2" => info.stub_v2 = value == "1",
                 "IV_VER" => version = value,
                 "IV_PLAT" => platform = value,
                 "IV_GUI_VER" => gui = value,
@@ -103,6 +108,11 @@ pub(crate) fn layer_of(options: &str) -> Layer {
     }
 }
 
+/// Whether a word without a value stands in an options string.
+pub(crate) fn has_word(options: &str, word: &str) -> bool {
+    options.split(',').any(|option| option == word)
+}
+
 /// What an options string tells of its sender.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Announced {
@@ -112,6 +122,7 @@ pub(crate) struct Announced {
     cipher: Cipher,
     digest: Hash,
     mtu: u16,
+    shape: ShapeRules,
 }
 
 impl Announced {
@@ -119,13 +130,16 @@ impl Announced {
     pub(crate) fn of(core: &Core, cipher: Cipher, mtu: u16) -> Self {
         let (side, carrier, layer, digest) =
             (core.side, core.path.carrier, core.layer, core.digest);
-        Self { side, carrier, layer, cipher, digest, mtu }
+        let agreed = core.agreement.map(|agreement| agreement.framing);
+        let framing = agreed.unwrap_or(core.shape.framing);
+        let shape = ShapeRules { framing, ..core.shape };
+        Self { side, carrier, layer, cipher, digest, mtu, shape }
     }
 }
 
 /// The options string that we send. Peers only warn about differences, so it says what is usual.
 pub(crate) fn options_string(announced: &Announced) -> String {
-    let Announced { side, carrier, layer, cipher, digest, mtu } = *announced;
+    let Announced { side, carrier, layer, cipher, digest, mtu, shape } = *announced;
     let role = match side {
         Side::Initiator => "tls-client",
         Side::Responder => "tls-server",
@@ -145,8 +159,10 @@ pub(crate) fn options_string(announced: &Announced) -> String {
     let keysize = cipher.key_len() * 8;
     // AEAD peers announce their HMAC as null.
     let auth = if cipher.aead().is_some() { "[null-digest]" } else { digest_name(digest) };
+    let framing = if shape.framing.is_some() { ",comp-lzo" } else { "" };
+    let fragment = if shape.fragment.is_some() { ",mtu-dynamic" } else { "" };
     format!(
-        "V4,dev-type {device},link-mtu {},tun-mtu {mtu},proto {transport},cipher {cipher},auth {auth},keysize {keysize},key-method 2,{role}",
+        "V4,dev-type {device},link-mtu {},tun-mtu {mtu},proto {transport}{framing}{fragment},cipher {cipher},auth {auth},keysize {keysize},key-method 2,{role}",
         mtu + overhead,
     )
 }
@@ -169,6 +185,9 @@ pub(crate) fn our_peer_info(config: &InitiatorConfig) -> String {
     let mut info = format!(
         "IV_VER=warren-{version}\nIV_PLAT=linux\nIV_TCPNL=1\nIV_MTU={mtu}\nIV_NCP=2\nIV_CIPHERS={list}\nIV_PROTO={proto}\n"
     );
+    if config.shape.framing.is_some() {
+        info.push_str("IV_LZO_STUB=1\nIV_COMP_STUB=1\nIV_COMP_STUBv2=1\n");
+    }
     if !config.device.is_empty() {
         info.push_str(&format!("IV_HWADDR={}\n", config.device));
     }
@@ -209,6 +228,7 @@ mod tests {
                 cipher: Cipher::Aes256Gcm,
                 digest: Hash::Sha256,
                 mtu: 1500,
+                shape: ShapeRules::default(),
             })
         };
 

@@ -6,8 +6,10 @@
 
 mod directive;
 mod lines;
+mod point;
 mod proxy;
 mod pull;
+mod shape;
 mod table;
 
 use std::fmt;
@@ -22,11 +24,13 @@ use self::proxy::HttpSettings;
 use crate::cipher::Cipher;
 use crate::client_key::ClientKey;
 use crate::pull::Pull;
+use crate::shape::ShapeRules;
 use crate::static_key::StaticKey;
 use crate::wrap::Protection;
 
 pub use self::proxy::{Proxy, ProxyKind};
 pub(crate) use lines::{Line, words};
+pub use point::{End, Point};
 pub use table::{DIRECTIVES, Directive, Standing, directives_page};
 
 /// What a profile says.
@@ -98,8 +102,14 @@ pub struct Profile {
     pub exits_on_silence: bool,
     /// What the profile itself asks of the host, and what it lets the server ask.
     pub pull: Pull,
+    /// `comp-lzo`, `compress`, `fragment`, `mssfix`.
+    pub shape: ShapeRules,
+    /// A link between two peers, instead of a client's connection.
+    pub point: Option<Point>,
     /// What was ignored, in words.
     pub notes: Vec<String>,
+    /// What the operator should think about, in words.
+    pub warnings: Vec<String>,
 }
 
 /// One `remote`.
@@ -262,6 +272,12 @@ pub(crate) struct Draft {
     pull: Pull,
     ignorable: Vec<String>,
     notes: Vec<String>,
+    warnings: Vec<String>,
+    shape: ShapeRules,
+    point: point::Draft,
+    mssfix_given: bool,
+    /// `mssfix` without a number: that of `fragment`, if there is one.
+    mssfix_alone: bool,
     /// The `<connection>` block that is open.
     block: Option<Block>,
 }
@@ -339,6 +355,11 @@ impl Default for Draft {
             pull: Pull::default(),
             ignorable: Vec::new(),
             notes: Vec::new(),
+            warnings: Vec::new(),
+            shape: ShapeRules::default(),
+            point: point::Draft::default(),
+            mssfix_given: false,
+            mssfix_alone: false,
             block: None,
         }
     }
@@ -354,7 +375,14 @@ impl Draft {
         let Some(layer) = self.layer else {
             return Err(ProfileError::whole("neither \"dev tun\" nor \"dev tap\"; add one"));
         };
-        if self.ca.is_empty() && self.fingerprints.is_empty() {
+        let point = point::finish(&mut self)?;
+        if point.is_some() && layer == Layer::Ethernet {
+            return Err(ProfileError::whole(
+                "\"dev tap\" without \"client\": a link between two peers carries packets; use \"dev tun\"",
+            ));
+        }
+        let is_fixed = point.as_ref().is_some_and(Point::is_fixed);
+        if !is_fixed && self.ca.is_empty() && self.fingerprints.is_empty() {
             return Err(ProfileError::whole(
                 "neither \"ca\" nor \"peer-fingerprint\": the server could be anybody; add its CA",
             ));
@@ -365,7 +393,7 @@ impl Draft {
                 "\"{missing}\" is missing; cert and key go together"
             )));
         }
-        if self.certificate.is_none() && matches!(self.login, Login::None) {
+        if !is_fixed && self.certificate.is_none() && matches!(self.login, Login::None) {
             return Err(ProfileError::whole(
                 "neither a certificate (\"cert\", \"key\") nor \"auth-user-pass\": nothing to log in with",
             ));
@@ -384,21 +412,30 @@ impl Draft {
             (None, (Some(key), None)) => Protection::TlsCrypt { key },
             (None, (None, Some((key, direction)))) => {
                 let direction = direction.or(self.key_direction);
-                if direction == Some(false) {
-                    return Err(ProfileError::whole(
-                        "\"key-direction 0\" is the server's; a client has 1",
-                    ));
+                let answers = point.as_ref().is_some_and(Point::answers);
+                if let Some(direction) = direction.filter(|direction| *direction == answers) {
+                    return Err(ProfileError::whole(format!(
+                        "\"key-direction {}\": a server has 0, a client 1",
+                        u8::from(direction)
+                    )));
                 }
                 Protection::TlsAuth { key, hash: self.digest, directed: direction.is_some() }
             }
             (None, (None, None)) => Protection::None,
         };
-        if !self.requires_server_usage && self.name.is_none() && self.fingerprints.is_empty() {
+        if !is_fixed
+            && !self.requires_server_usage
+            && self.name.is_none()
+            && self.fingerprints.is_empty()
+        {
             self.notes.push(
                 "neither \"remote-cert-tls server\" nor \"verify-x509-name\": any server certificate of this CA is accepted".to_owned(),
             );
         }
-        let remotes = self.remotes()?;
+        let may_wait = point.as_ref().is_some_and(|point| is_fixed || point.answers());
+        let remotes =
+            if may_wait && self.remotes.is_empty() { Vec::new() } else { self.remotes()? };
+        shape::finish(&mut self, point.is_some());
         let ciphers = self.ciphers.unwrap_or_else(|| {
             vec![Cipher::Aes256Gcm, Cipher::Aes128Gcm, Cipher::ChaCha20Poly1305]
         });
@@ -437,6 +474,9 @@ impl Draft {
             exits_on_silence: self.exits_on_silence,
             pull: Pull { layer, ..self.pull },
             notes: self.notes,
+            warnings: self.warnings,
+            shape: self.shape,
+            point,
         })
     }
 

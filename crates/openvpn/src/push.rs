@@ -10,6 +10,7 @@ use crate::cipher::Cipher;
 use crate::peer_info::{PeerInfo, printable, proto};
 use crate::profile::words;
 use crate::pull::{HostOptions, Judgement, Outcome, Pull};
+use crate::shape::Framing;
 
 /// What fits into one PUSH_REPLY (PUSH_BUNDLE_SIZE, less the room for the continuation word).
 const MAX_PUSH: usize = 1024 - 32;
@@ -29,6 +30,8 @@ pub(crate) struct Agreement {
     pub(crate) dynamic: bool,
     /// Goodbye is a control message.
     pub(crate) cc_exit: bool,
+    /// What compression left of itself.
+    pub(crate) framing: Option<Framing>,
 }
 
 /// Writes the PUSH_REPLY messages for a client; `extra` are options of the configuration.
@@ -80,6 +83,12 @@ pub(crate) fn push_reply(
     }
     if let Some(token) = token {
         options.push(format!("auth-token {token}"));
+    }
+    match agreement.framing {
+        Some(Framing::StubV2) => options.push(Framing::StubV2.name().to_owned()),
+        // From now on the client does not compress either.
+        Some(Framing::Lzo) => options.push("comp-lzo no".to_owned()),
+        _ => {}
     }
     bundle(&options)
 }
@@ -201,6 +210,8 @@ pub(crate) struct Pushed {
     pub(crate) ping_restart: Option<u64>,
     /// A server that falls silent is not called again.
     pub(crate) exits_on_silence: bool,
+    /// `comp-lzo` and `compress`; the inner `None` takes framing away.
+    pub(crate) framing: Option<Option<Framing>>,
     /// A token that takes the password's place.
     pub(crate) auth_token: Option<String>,
     /// The name to show it with, in base64.
@@ -320,6 +331,9 @@ impl Pushed {
                 | "comp-noadapt",
                 ..,
             ] => {}
+            [name @ ("comp-lzo" | "compress"), rest @ ..] => {
+                self.framing = Some(Framing::named(name, rest.first().copied())?);
+            }
             _ => return None,
         }
         Some(Outcome::Done)
@@ -398,6 +412,7 @@ mod tests {
             export: true,
             dynamic: true,
             cc_exit: true,
+            framing: None,
         }
     }
 

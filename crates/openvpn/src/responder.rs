@@ -20,9 +20,10 @@ use crate::introduction::introduction;
 use crate::key_method::KeyRecord;
 use crate::keys::KeySource;
 use crate::packet::KeyId;
-use crate::peer_info::{Announced, PeerInfo, layer_of, options_string, proto};
+use crate::peer_info::{Announced, PeerInfo, has_word, layer_of, options_string, proto};
 use crate::push::{Agreement, push_reply};
 use crate::session::{Core, Timing, own_record};
+use crate::shape::{Framing, ShapeRules};
 use crate::tls::{Tls, TlsFailure};
 use crate::token::{self, Token, TokenPolicy};
 use crate::wrap::{Protection, Side};
@@ -83,6 +84,11 @@ pub struct ResponderConfig {
     pub mtu: u16,
     /// Whether clients may carry frames (`dev tap`).
     pub tap: bool,
+    /// Whether clients that are set to compress are let in; their packets are expanded, ours go
+    /// out uncompressed.
+    pub decompresses: bool,
+    /// `fragment` and `mssfix`.
+    pub shape: ShapeRules,
     /// Told to clients, and kept by us.
     pub ping: Duration,
     /// Told to clients; we wait twice as long, so that they notice first.
@@ -212,6 +218,16 @@ impl Responder {
                 self.refuse(core, now, key_id, false, why, "no cipher in common");
                 return Ok(());
             };
+            let Some(framing) = self.framing(&record.options) else {
+                core.event(Event::Remark(
+                    "the client is set to compress (comp-lzo or compress); take that out of its \
+                     profile, or set doors.openvpn.compression = \"decompress\""
+                        .to_owned(),
+                ));
+                let why = "compression is not allowed here; remove comp-lzo and compress";
+                self.refuse(core, now, key_id, false, why, "the client is set to compress");
+                return Ok(());
+            };
             let has = |bit| self.client.has(bit);
             core.agreement = Some(Agreement {
                 cipher,
@@ -220,6 +236,7 @@ impl Responder {
                 // The wrapping of renegotiations is told by the same flags as cc-exit.
                 dynamic: has(proto::DYN_TLS_CRYPT) && has(proto::CC_EXIT_NOTIFY),
                 cc_exit: has(proto::CC_EXIT_NOTIFY),
+                framing,
             });
         }
         if self.config.auth.wants_password()
@@ -246,6 +263,17 @@ impl Responder {
             self.ask_password(core, now, login, None);
         }
         Ok(())
+    }
+
+    /// What a client's compression comes down to; `None` if that is not allowed.
+    fn framing(&self, options: &str) -> Option<Option<Framing>> {
+        match (has_word(options, "comp-lzo"), self.config.decompresses) {
+            (false, _) => Some(None),
+            (true, false) => None,
+            (true, true) if self.client.stub_v2 => Some(Some(Framing::StubV2)),
+            // The options do not say which, but whoever does not know stubs has no other.
+            (true, true) => Some(Some(Framing::Lzo)),
+        }
     }
 
     fn ask_password(

@@ -39,8 +39,10 @@ use crate::keys::{
     EXPORT_DATA_KEYS, EXPORT_DYNAMIC_TLS_CRYPT, KeySource, KeySources, derive_by_prf,
 };
 use crate::packet::{ControlBody, ControlSid, Head, KeyId, Opcode};
+use crate::point::Point;
 use crate::push::Agreement;
 use crate::responder::Responder;
+use crate::shape::ShapeRules;
 use crate::wrap::{Protection, Side, Stamp, WrapState};
 
 /// Acknowledgements per packet: some peers take no more.
@@ -80,6 +82,7 @@ pub struct Session {
 enum Role {
     Responder(Box<Responder>),
     Initiator(Box<Initiator>),
+    Point(Box<Point>),
 }
 
 /// What both roles share: the control channel, the generations, the clock.
@@ -100,6 +103,8 @@ pub(crate) struct Core {
     started_at: u32,
     pub(crate) random: SeededRandom,
     pub(crate) digest: Hash,
+    /// As configured; the framing is agreed on.
+    pub(crate) shape: ShapeRules,
     pub(crate) timing: Timing,
     /// The generation whose keys we send with; in the first handshake the only one.
     pub(crate) current: Option<Generation>,
@@ -151,6 +156,7 @@ pub(crate) struct Birth {
     pub(crate) stamp: Stamp,
     pub(crate) random: SeededRandom,
     pub(crate) digest: Hash,
+    pub(crate) shape: ShapeRules,
     pub(crate) timing: Timing,
 }
 
@@ -171,6 +177,7 @@ impl Core {
             started_at: birth.stamp.time,
             random: birth.random,
             digest: birth.digest,
+            shape: birth.shape,
             timing: birth.timing,
             current: None,
             next: None,
@@ -251,7 +258,10 @@ impl Core {
         let side = self.side;
         let (Path { remote, carrier, .. }, peer_id) = (self.path, agreement.peer_id);
         let iv_seed = self.random.array();
-        let (digest, layer) = (self.digest, self.layer);
+        let (digest, shape, layer) = (self.digest, self.shape, self.layer);
+        // A stream has no datagrams that could be too large.
+        let is_stream = matches!(self.path.carrier, Carrier::Stream(_));
+        let fragment = shape.fragment.filter(|_| !is_stream);
         let generation = self.generation(key_id).ok_or(Fatal::Local("no such generation"))?;
         let material = if agreement.export {
             generation
@@ -269,6 +279,8 @@ impl Core {
             material: &material,
             iv_seed,
             layer,
+            shape: ShapeRules { framing: agreement.framing, fragment, ..shape },
+            remote: remote.ip(),
         }));
         let number = key_id.number();
         let key = match (carrier, side, peer_id) {
@@ -475,6 +487,10 @@ impl Session {
         Self { core, role: Role::Initiator(Box::new(initiator)) }
     }
 
+    pub(crate) fn point_with(core: Core, point: Point) -> Self {
+        Self { core, role: Role::Point(Box::new(point)) }
+    }
+
     /// Whether the peer has answered at all.
     #[must_use]
     pub fn has_answer(&self) -> bool {
@@ -484,14 +500,14 @@ impl Session {
     pub(crate) fn as_initiator(&self) -> Option<&Initiator> {
         match &self.role {
             Role::Initiator(role) => Some(role),
-            Role::Responder(_) => None,
+            Role::Responder(_) | Role::Point(_) => None,
         }
     }
 
     pub(crate) fn as_initiator_mut(&mut self) -> Option<&mut Initiator> {
         match &mut self.role {
             Role::Initiator(role) => Some(role),
-            Role::Responder(_) => None,
+            Role::Responder(_) | Role::Point(_) => None,
         }
     }
 
@@ -514,7 +530,10 @@ impl Session {
             }
             Input::Command(Command::Connect) => match &mut self.role {
                 Role::Initiator(role) => role.connect(&mut self.core, now),
-                Role::Responder(_) => Ok(()),
+                Role::Point(role) if self.core.side == Side::Initiator => {
+                    role.connect(&mut self.core, now)
+                }
+                Role::Point(_) | Role::Responder(_) => Ok(()),
             },
             Input::Command(Command::Disconnect(farewell)) => self.disconnect(now, farewell),
             Input::StreamClosed { stream } => self.on_stream_closed(stream),
@@ -550,6 +569,10 @@ impl Session {
             Some(sid) if sid != unwrapped.sid => return Ok(()),
             Some(_) => {}
             None if head.opcode == Opcode::P_CONTROL_HARD_RESET_SERVER_V2
+                && body.acked_sid.is_some() => {}
+            // A peer that calls, too, sends its first packet before it has seen ours.
+            None if matches!(self.role, Role::Point(_))
+                && head.opcode == Opcode::P_ACK_V1
                 && body.acked_sid.is_some() => {}
             None => return Ok(()),
         }
@@ -596,7 +619,7 @@ impl Session {
     fn on_soft_reset(&mut self, now: Instant, key_id: KeyId) -> Result<(), Fatal> {
         let is_busy = match &self.role {
             Role::Responder(role) => role.is_judging(),
-            Role::Initiator(_) => false,
+            Role::Initiator(_) | Role::Point(_) => false,
         };
         // Each costs a TLS handshake and the judging of credentials: a peer that asks for one
         // after the other has to wait.
@@ -629,6 +652,7 @@ impl Session {
         let tls = match &self.role {
             Role::Initiator(role) => role.tls(),
             Role::Responder(role) => role.tls(),
+            Role::Point(role) => role.tls(),
         }
         .map_err(|failure| Fatal::Tls(failure.0))?;
         let mut generation = Generation::new(now, key_id, tls);
@@ -645,6 +669,14 @@ impl Session {
                 Ok(())
             }
             (Role::Responder(_), Heard::Handshaked) => Ok(()),
+            (Role::Point(role), Heard::Handshaked) => {
+                role.on_handshaked(&mut self.core, key_id);
+                Ok(())
+            }
+            (Role::Point(role), Heard::Record(record)) => {
+                role.on_record(&mut self.core, now, key_id, *record)
+            }
+            (Role::Point(_), Heard::Message(message)) => Point::on_message(&message),
             (Role::Initiator(role), Heard::Record(record)) => {
                 role.on_record(&mut self.core, now, key_id, *record)
             }
@@ -667,6 +699,7 @@ impl Session {
         match &mut self.role {
             Role::Initiator(role) => role.on_answer(&mut self.core, now, ask, answer),
             Role::Responder(role) => role.on_answer(&mut self.core, now, ask, answer),
+            Role::Point(role) => role.on_answer(&mut self.core, now, ask, &answer),
         }
     }
 
@@ -719,10 +752,10 @@ impl Session {
                 // To this very remote: the next in the profile may be the slow way in.
                 self.core.close(now, "RESTART,[N]", Fatal::Finished(cause));
             }
-            (Role::Initiator(_), _) if exits_in_control => {
+            (Role::Initiator(_) | Role::Point(_), _) if exits_in_control => {
                 self.core.close(now, "EXIT", Fatal::Finished(TerminateCause::UserRequest));
             }
-            (Role::Initiator(_), _) => {
+            (Role::Initiator(_) | Role::Point(_), _) => {
                 self.core.send_in_tunnel(&[&OCC_MAGIC[..], &[OCC_EXIT]].concat());
                 return Err(Fatal::Finished(TerminateCause::UserRequest));
             }
@@ -824,7 +857,7 @@ impl Engine for Session {
         self.core.outputs = VecDeque::new();
         let role = match &self.role {
             Role::Initiator(role) => role.deadline(),
-            Role::Responder(_) => None,
+            Role::Responder(_) | Role::Point(_) => None,
         };
         Output::Wait([self.core.deadline(), role].into_iter().flatten().min())
     }

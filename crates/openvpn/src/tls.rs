@@ -131,11 +131,16 @@ impl Tls {
 
     pub(crate) fn export(&self, label: &[u8]) -> Option<StaticKey> {
         let mut out = Zeroizing::new([0; STATIC_KEY_LEN]);
-        let out = match &*self.connection {
-            Connection::Client(tls) => tls.export_keying_material(&mut *out, label, None).ok()?,
-            Connection::Server(tls) => tls.export_keying_material(&mut *out, label, None).ok()?,
-        };
-        Some(StaticKey::from_bytes(*out))
+        self.export_into(label, &mut *out).then(|| StaticKey::from_bytes(*out))
+    }
+
+    /// Keying material of any length, which is part of what it is made from; false if the session
+    /// has none to export.
+    pub(crate) fn export_into(&self, label: &[u8], out: &mut [u8]) -> bool {
+        match &*self.connection {
+            Connection::Client(tls) => tls.export_keying_material(out, label, None).is_ok(),
+            Connection::Server(tls) => tls.export_keying_material(out, label, None).is_ok(),
+        }
     }
 
     /// The peer's certificates (DER, leaf first); empty if it sent none.

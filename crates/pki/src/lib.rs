@@ -34,7 +34,9 @@ pub use describe::{Refusal, describe};
 pub use error::PkiError;
 pub use name::NameRule;
 pub use pem::{certificates, private_key, revocation_lists};
-pub use verifier::{ClientCertificate, ClientChainVerifier, ServerChainVerifier, ServerRules};
+pub use verifier::{
+    CallingPeerVerifier, ClientCertificate, ClientChainVerifier, ServerChainVerifier, ServerRules,
+};
 
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;

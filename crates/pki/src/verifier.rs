@@ -152,6 +152,17 @@ impl ServerChainVerifier {
         clock: Arc<WallClock>,
         provider: &CryptoProvider,
     ) -> Result<Self, PkiError> {
+        Self::for_usage(SERVER_AUTH, roots, rules, clock, provider)
+    }
+
+    /// The same for a peer whose certificate is for something else.
+    fn for_usage(
+        usage: &'static [u8],
+        roots: &[CertificateDer<'_>],
+        rules: ServerRules,
+        clock: Arc<WallClock>,
+        provider: &CryptoProvider,
+    ) -> Result<Self, PkiError> {
         if roots.is_empty() && rules.fingerprints.is_empty() {
             return Err(PkiError::NothingTrusted);
         }
@@ -159,9 +170,9 @@ impl ServerChainVerifier {
             return Err(PkiError::RevocationWithoutCa);
         }
         let usage = if rules.require_eku_server {
-            KeyUsage::required(SERVER_AUTH)
+            KeyUsage::required(usage)
         } else {
-            KeyUsage::required_if_present(SERVER_AUTH)
+            KeyUsage::required_if_present(usage)
         };
         let chain = Chain::new(roots, usage, &rules.crls, clock, provider)?;
         let pinned = if rules.require_eku_server || !rules.crls.is_empty() {
@@ -173,15 +184,12 @@ impl ServerChainVerifier {
     }
 }
 
-impl ServerCertVerifier for ServerChainVerifier {
-    fn verify_server_cert(
+impl ServerChainVerifier {
+    fn check(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
+    ) -> Result<(), Error> {
         let facts = CertificateFacts::read(end_entity)
             .map_err(|_| Error::InvalidCertificate(rustls::CertificateError::BadEncoding))?;
         if self.chain.anchors.is_empty() || self.pinned.contains(end_entity) {
@@ -196,6 +204,20 @@ impl ServerCertVerifier for ServerChainVerifier {
         if self.name.as_ref().is_some_and(|rule| !rule.admits(&facts)) {
             return Err(Refusal::WrongName.into());
         }
+        Ok(())
+    }
+}
+
+impl ServerCertVerifier for ServerChainVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.check(end_entity, intermediates)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -219,6 +241,72 @@ impl ServerCertVerifier for ServerChainVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.chain.algorithms.supported_schemes()
+    }
+}
+
+/// Verifies the peer that calls us on a link between two, by the rules of a profile: what
+/// [`ServerChainVerifier`] is to the end that calls. "Server" in the rules means the peer.
+#[derive(Debug)]
+pub struct CallingPeerVerifier {
+    peer: ServerChainVerifier,
+    hints: Vec<DistinguishedName>,
+}
+
+impl CallingPeerVerifier {
+    /// Trusts whom `roots` have signed, within `rules`; the certificate must be for clients where
+    /// the rules or the certificate itself ask for a purpose.
+    ///
+    /// # Errors
+    ///
+    /// As [`ServerChainVerifier::new`].
+    pub fn new(
+        roots: &[CertificateDer<'_>],
+        rules: ServerRules,
+        clock: Arc<WallClock>,
+        provider: &CryptoProvider,
+    ) -> Result<Self, PkiError> {
+        let peer = ServerChainVerifier::for_usage(CLIENT_AUTH, roots, rules, clock, provider)?;
+        let anchors = peer.chain.anchors.iter();
+        let hints = anchors.map(|anchor| DistinguishedName::in_sequence(&anchor.subject)).collect();
+        Ok(Self { peer, hints })
+    }
+}
+
+impl ClientCertVerifier for CallingPeerVerifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.hints
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.peer.check(end_entity, intermediates)?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.peer.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.peer.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.peer.supported_verify_schemes()
     }
 }
 

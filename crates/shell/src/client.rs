@@ -3,6 +3,8 @@
 mod login;
 mod proxy;
 mod transport;
+mod waiting;
+mod way;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -17,7 +19,8 @@ use contract::{
 };
 use host::{ClientHost, ClientPlan, Journal, Keeper};
 use hub::{AnyFabric, Uplink};
-use openvpn::{Conduct, Family, InitiatorConfig, Profile, Session};
+use ipnet::IpNet;
+use openvpn::{Conduct, Family, Profile};
 use sys::Tun;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
@@ -26,11 +29,11 @@ use self::login::Book;
 pub use self::login::Desk;
 use self::transport::Wanted;
 use crate::clock;
-use crate::door;
 use crate::driver::sleep_until;
 use crate::limits::Watch;
 use crate::pump::{Carried, Effect, Pump};
 use crate::workers::{WorkerEvent, WorkerOp, Workers, WorkersConfig};
+use way::{AnyEngine, Way, local_port, nobody, nowhere};
 
 /// Control datagrams on their way from the worker.
 const MAX_EVENTS: usize = 512;
@@ -117,7 +120,7 @@ fn cannot(what: &str) -> impl Fn(&dyn fmt::Display) -> ClientFailure + '_ {
 #[derive(Debug)]
 pub struct Client {
     profile: Profile,
-    initiator: Arc<InitiatorConfig>,
+    way: Way,
     clock: Arc<WallClock>,
     journal: Journal,
     keeper: Option<Keeper>,
@@ -177,9 +180,12 @@ impl Client {
         let ClientConfig { profile, login, desk, state, keeper } = start;
         let clock = clock::start();
         let device = device_id(&state).map_err(|error| cannot("the device's id")(&error))?;
-        let initiator = door::initiator(&profile, device, &clock).map_err(ClientFailure)?;
+        let way = Way::new(&profile, device, &clock).map_err(ClientFailure)?;
         for note in &profile.notes {
             info!("{note}");
+        }
+        for warning in &profile.warnings {
+            warn!("{warning}");
         }
         let journal = Journal::open_with(&state, keeper.as_ref())
             .map_err(|error| ClientFailure(error.to_string()))?;
@@ -214,7 +220,7 @@ impl Client {
         Ok(Self {
             login: Book::new(&profile, login, desk),
             profile,
-            initiator: Arc::new(initiator),
+            way,
             clock,
             journal,
             keeper,
@@ -261,6 +267,9 @@ impl Client {
         stop: &mut oneshot::Receiver<()>,
         events: &mpsc::UnboundedSender<ClientEvent>,
     ) -> Result<(), ClientFailure> {
+        if let Way::Answers { door, point } = self.way.clone() {
+            return self.stay_reachable(&door, &point, stop, events).await;
+        }
         let (first, longest) = self.profile.retry;
         let mut wait = first;
         let mut round = 0;
@@ -304,7 +313,7 @@ impl Client {
 
     /// The order in which to try the remotes.
     fn order(&self) -> Vec<usize> {
-        let mut order = (0..self.profile.remotes.len()).collect::<Vec<_>>();
+        let mut order = (0..self.profile.remotes.len().max(1)).collect::<Vec<_>>();
         if self.profile.remote_random {
             let dice: [u8; 8] = random_bytes();
             let mut dice = u64::from_ne_bytes(dice) as usize;
@@ -317,7 +326,9 @@ impl Client {
     }
 
     async fn resolve(&mut self, index: usize) -> Vec<SocketAddr> {
-        let Some(remote) = self.profile.remotes.get(index) else { return Vec::new() };
+        let Some(remote) = self.profile.remotes.get(index) else {
+            return nowhere(self.profile.point.as_ref());
+        };
         // A proxy finds the server itself, and the family is the server's.
         let (host, port, family) = match &remote.proxy {
             Some(proxy) => (proxy.host.clone(), proxy.port, None),
@@ -380,14 +391,12 @@ impl Client {
     ) -> Result<Ending, ClientFailure> {
         self.attempts = self.attempts.wrapping_add(1);
         let port = PortId(u32::from(self.attempts) + 1);
-        let Some(remote) = self.profile.remotes.get(index).cloned() else {
-            return Ok(Ending::Failed("no such server".to_owned()));
-        };
+        let remote = self.profile.remotes.get(index).cloned().unwrap_or_else(nobody);
         let wanted = Wanted {
             number: self.attempts,
             first_hop: server,
             remote,
-            local_port: self.profile.local_port,
+            local_port: local_port(&self.profile),
             mark: self.mark,
             patience: self.profile.server_timeout,
         };
@@ -395,14 +404,15 @@ impl Client {
             opened = transport::open(&wanted) => opened,
             _ = &mut *stop => return Ok(Ending::Told),
         };
+        let kind = self.way.kind();
         let (association, (path, end)) = match opened {
-            Ok(mut transport) => (transport.take_association(), transport.serve(&self.workers)),
+            Ok(mut transport) => {
+                (transport.take_association(), transport.serve(&self.workers, kind))
+            }
             Err(error) => return Ok(Ending::Failed(error)),
         };
         let now = Instant::now();
-        let config = Arc::clone(&self.initiator);
-        let session =
-            Session::initiator(now, config, path, port, random_bytes()).with_conduct(conduct);
+        let session = self.way.engine(now, path, port, conduct, random_bytes());
         let (typing, typed) = mpsc::unbounded_channel();
         let mut connection = Connection {
             pump: Pump::new(session, port),
@@ -536,6 +546,10 @@ impl Client {
                         let _ =
                             events.send(ClientEvent::Connected { remote, lease, facts, device });
                     }
+                    Effect::Event(Event::Moved(path)) => {
+                        info!(from = %connection.server, to = %path.remote, "the peer is elsewhere");
+                        connection.server = path.remote;
+                    }
                     Effect::Event(Event::Remark(text)) => {
                         info!("{text}");
                         connection.ending = Some(text);
@@ -566,13 +580,17 @@ impl Client {
         let (host, journal) = (self.host.0.take(), self.journal.clone());
         let (tun, mark) = (self.device.clone(), self.mark);
         let is_ethernet = layer == Layer::Ethernet;
+        // What lies behind the two peers is to reach each other.
+        let is_network = |route: &IpNet| route.prefix_len() < route.max_prefix_len();
+        let forward = self.profile.point.is_some() && lease.routes.iter().any(is_network);
         let changed = tokio::task::spawn_blocking(move || match host {
             Some(mut host) => {
                 let updated = host.update(lease, servers);
                 (Some(host), updated)
             }
             None => {
-                let plan = ClientPlan { tun, is_ethernet, lease, servers, mark, set_dns: true };
+                let plan =
+                    ClientPlan { tun, is_ethernet, lease, servers, mark, set_dns: true, forward };
                 match ClientHost::apply(&journal, plan) {
                     Ok(host) => (Some(host), Ok(())),
                     Err(error) => (None, Err(error)),
@@ -591,7 +609,7 @@ impl Client {
 /// One attempt under way.
 #[derive(Debug)]
 struct Connection {
-    pump: Pump<Session>,
+    pump: Pump<AnyEngine>,
     path: Path,
     /// What keeps a relay of datagrams going.
     association: Option<tokio::net::TcpStream>,

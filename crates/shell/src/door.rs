@@ -5,13 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backends::Identity;
-use config::{AuthMode, Cipher, ControlWrap, CookiePolicy, Digest, OpenVpn, TlsVersion};
+use config::{
+    AuthMode, Cipher, Compression, ControlWrap, CookiePolicy, Digest, OpenVpn, TlsVersion,
+};
 use contract::WallClock;
 use crypto::digest::Hash;
 use openvpn::{
-    ClientKeyRules, InitiatorConfig, Profile, Protection, ResponderConfig, StaticKey, TokenPolicy,
+    ClientKeyRules, InitiatorConfig, Profile, Protection, ResponderConfig, ShapeRules, SizeLimit,
+    StaticKey, TokenPolicy,
 };
 use pki::{ClientCertificate, ClientChainVerifier, PkiError, ServerChainVerifier, ServerRules};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
 
@@ -65,6 +69,13 @@ pub(crate) fn responder(
         network: around.network.clone(),
         mtu: around.mtu,
         tap: door.tap,
+        decompresses: door.compression == Compression::Decompress,
+        shape: ShapeRules {
+            framing: None,
+            fragment: door.fragment.map(SizeLimit::Payload),
+            mssfix: door.mssfix.map(SizeLimit::Payload),
+            mtu: around.mtu,
+        },
         ping: door.ping,
         ping_restart: door.ping_restart,
         push: door.push.clone(),
@@ -144,6 +155,51 @@ pub(crate) fn initiator(
         (_, true) => &[&TLS13],
         _ => &[&TLS13, &TLS12],
     };
+    let (roots, rules) = trust(profile)?;
+    let verifier = ServerChainVerifier::new(&roots, rules, Arc::clone(clock), &provider)
+        .map_err(|error| error.to_string())?;
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(versions)
+        .map_err(|error| error.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let mut tls = match own_certificate(profile, clock)? {
+        Some((chain, key)) => {
+            builder.with_client_auth_cert(chain, key).map_err(|error| format!("key: {error}"))?
+        }
+        None => builder.with_no_client_auth(),
+    };
+    tls.enable_sni = false;
+    tls.resumption = rustls::client::Resumption::disabled();
+    tls.time_provider = Arc::new(pki::FixedTime::new(Arc::clone(clock)));
+    Ok(InitiatorConfig {
+        tls: Arc::new(tls),
+        protection: Arc::new(profile.protection.clone()),
+        // Each connection is told anew.
+        credentials: None,
+        ciphers: profile.ciphers.clone(),
+        fallback: profile.fallback,
+        digest: profile.digest,
+        mtu: profile.mtu,
+        layer: profile.layer,
+        shape: profile.shape,
+        handshake: profile.handshake.max(Duration::from_secs(5)),
+        renegotiate: profile.renegotiate,
+        ping: profile.ping,
+        ping_restart: profile.ping_restart,
+        exits_on_silence: profile.exits_on_silence,
+        pull: profile.pull.clone(),
+        is_before_2_6: profile.is_before_2_6,
+        version: env!("CARGO_PKG_VERSION"),
+        device,
+        started_at: clock::now() as u32,
+    })
+}
+
+/// Whom a profile trusts.
+pub(crate) fn trust(
+    profile: &Profile,
+) -> Result<(Vec<CertificateDer<'static>>, ServerRules), String> {
     let roots = if profile.ca.is_empty() {
         Vec::new()
     } else {
@@ -159,50 +215,25 @@ pub(crate) fn initiator(
         fingerprints: profile.fingerprints.clone(),
         crls,
     };
-    let verifier = ServerChainVerifier::new(&roots, rules, Arc::clone(clock), &provider)
-        .map_err(|error| error.to_string())?;
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(versions)
-        .map_err(|error| error.to_string())?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier));
-    let mut tls = match (&profile.certificate, &profile.key) {
-        (Some(certificate), Some(key)) => {
-            let chain = pki::certificates(certificate).map_err(|error| format!("cert: {error}"))?;
-            if let Some(leaf) = chain.first() {
-                pki::CertificateFacts::read(leaf)
-                    .and_then(|facts| facts.check_dates(clock.now()))
-                    .map_err(|error| format!("cert: {error}"))?;
-            }
-            let key = pki::private_key(key.expose()).map_err(|error| format!("key: {error}"))?;
-            pki::certified_key(chain.clone(), key.clone_key(), &provider)
-                .map_err(|error| format!("key: {error}"))?;
-            builder.with_client_auth_cert(chain, key).map_err(|error| format!("key: {error}"))?
-        }
-        _ => builder.with_no_client_auth(),
+    Ok((roots, rules))
+}
+
+/// What a profile proves itself with: in date, and the key fits.
+pub(crate) fn own_certificate(
+    profile: &Profile,
+    clock: &Arc<WallClock>,
+) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>, String> {
+    let (Some(certificate), Some(key)) = (&profile.certificate, &profile.key) else {
+        return Ok(None);
     };
-    tls.enable_sni = false;
-    tls.resumption = rustls::client::Resumption::disabled();
-    tls.time_provider = Arc::new(pki::FixedTime::new(Arc::clone(clock)));
-    Ok(InitiatorConfig {
-        tls: Arc::new(tls),
-        protection: Arc::new(profile.protection.clone()),
-        // Each connection is told anew.
-        credentials: None,
-        ciphers: profile.ciphers.clone(),
-        fallback: profile.fallback,
-        digest: profile.digest,
-        mtu: profile.mtu,
-        layer: profile.layer,
-        handshake: profile.handshake.max(Duration::from_secs(5)),
-        renegotiate: profile.renegotiate,
-        ping: profile.ping,
-        ping_restart: profile.ping_restart,
-        exits_on_silence: profile.exits_on_silence,
-        pull: profile.pull.clone(),
-        is_before_2_6: profile.is_before_2_6,
-        version: env!("CARGO_PKG_VERSION"),
-        device,
-        started_at: clock::now() as u32,
-    })
+    let chain = pki::certificates(certificate).map_err(|error| format!("cert: {error}"))?;
+    if let Some(leaf) = chain.first() {
+        pki::CertificateFacts::read(leaf)
+            .and_then(|facts| facts.check_dates(clock.now()))
+            .map_err(|error| format!("cert: {error}"))?;
+    }
+    let key = pki::private_key(key.expose()).map_err(|error| format!("key: {error}"))?;
+    pki::certified_key(chain.clone(), key.clone_key(), &crypto::tls::provider())
+        .map_err(|error| format!("key: {error}"))?;
+    Ok(Some((chain, key.clone_key())))
 }

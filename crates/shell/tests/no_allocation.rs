@@ -17,7 +17,7 @@ use dataplane::{
     StreamKind, TunIo, Worker, framed,
 };
 use hub::{Segment, Switch, SwitchPolicy, SwitchSettings};
-use openvpn::{Cipher, DataKeys, DataTunnel, KeyId, Side, StaticKey};
+use openvpn::{Cipher, DataKeys, DataTunnel, KeyId, ShapeRules, Side, StaticKey};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use wire::ethernet::{self, EtherType, Mac};
 
@@ -88,6 +88,8 @@ fn tunnel(side: Side, host: u8) -> DataTunnel {
         material: &StaticKey::from_bytes([host; 256]),
         iv_seed: [0; 32],
         layer,
+        shape: ShapeRules::default(),
+        remote: path(host).remote.ip(),
     })
 }
 

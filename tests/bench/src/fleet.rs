@@ -56,6 +56,7 @@ impl Blueprint {
             digest: profile.digest,
             mtu: profile.mtu,
             layer: contract::Layer::Ip,
+            shape: profile.shape,
             handshake: profile.handshake,
             renegotiate: profile.renegotiate,
             ping: profile.ping,

@@ -36,6 +36,7 @@ pub const TARGETS: &[Target] = &[
     target("openvpn_messages", openvpn::fuzz::messages),
     target("openvpn_profile", openvpn::fuzz::profile),
     target("openvpn_reliable", openvpn::fuzz::reliable),
+    target("openvpn_shape", openvpn::fuzz::shape),
     target("proxy_http", proxy::fuzz::http),
     target("proxy_socks", proxy::fuzz::socks),
     target("wire_ethernet", ethernet::ethernet),

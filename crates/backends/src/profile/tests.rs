@@ -54,6 +54,7 @@ impl Material {
             tls_min: "1.2",
             mtu: 1420,
             device: "tun",
+            fragment: None,
         }
     }
 }

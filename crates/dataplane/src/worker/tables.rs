@@ -201,7 +201,7 @@ impl<F: Fabric> Tables<F> {
             Opened::Control(bytes) => sinks.outside.punt(Punt::Control { port: entry.port, bytes }),
             Opened::Inner(..) => Err(Discard::Malformed), // no protocol nests twice
             Opened::Frame(frame) => self.on_frame(entry, frame, coalescer, sinks),
-            Opened::Packed(_) => Err(Discard::Malformed),
+            Opened::Packed(packed) => self.unpack(entry, packed, coalescer, sinks),
             Opened::KeepAlive => Ok(()),
         }
     }
@@ -313,6 +313,7 @@ impl<F: Fabric> Tables<F> {
         if largest <= usize::from(mtu)
             && let Some(Exit::Tunnel(key)) = port.exit
             && let Entry { via: Via::Path(path), tunnel, .. } = self.own_entry(key, to)?
+            && tunnel.fits(largest)
         {
             let link = link.as_ref().map_or(&[][..], |link| &link[..]);
             return self.seal_all(link, &packet, &**tunnel, *path, &port.counters, sinks);
@@ -482,6 +483,9 @@ impl<F: Fabric> Tables<F> {
             return Err(Discard::NoBuffer);
         }
         let len = content.len();
+        if !tunnel.fits(len) {
+            return sinks.seal_in_parts(tunnel, kind, content, (path, lead));
+        }
         sinks.seal(tunnel, kind, len, (path, lead), |out| out.copy_from_slice(content))
     }
 

@@ -13,6 +13,7 @@ use crate::io::{DatagramSink, Punt, Punts, TunIo};
 use crate::testing::{Blueprint, FakeTun, SYN, now, virtio};
 
 mod carriers;
+mod unpack;
 
 const ALICE: u8 = 1;
 const BOB: u8 = 2;

@@ -48,6 +48,7 @@ fn plan(lease: Lease, mark: Option<u32>) -> ClientPlan {
         servers: vec!["198.51.100.9".parse().unwrap(), "fd00:51::9".parse().unwrap()],
         mark,
         set_dns: false,
+        forward: false,
     }
 }
 

@@ -53,6 +53,7 @@ fn change_everything(journal: &Journal) -> (ServerHost, ClientHost) {
         servers: vec!["198.51.100.9".parse().unwrap()],
         mark: Some(mark_for(7)),
         set_dns: true,
+        forward: false,
     };
     let server = ServerHost::apply(journal, &server).unwrap();
     (server, ClientHost::apply(journal, client).unwrap())

@@ -28,6 +28,8 @@ fn tunnel(side: Side, cipher: Cipher, peer_id: Option<u32>) -> DataTunnel {
         material: &material(),
         iv_seed: [9; 32],
         layer: Layer::Ip,
+        shape: ShapeRules::default(),
+        remote: std::net::Ipv4Addr::LOCALHOST.into(),
     })
 }
 

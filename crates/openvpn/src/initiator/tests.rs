@@ -29,6 +29,7 @@ impl Standing {
             fallback: None,
             digest: Hash::Sha256,
             mtu: 1500,
+            shape: ShapeRules::default(),
             handshake: Duration::from_secs(60),
             renegotiate: None,
             ping: Duration::from_secs(10),

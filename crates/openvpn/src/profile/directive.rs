@@ -8,9 +8,8 @@ use pki::NameRule;
 use super::table::{self, Standing};
 use super::{
     AuthRetry, Block, Draft, DraftRemote, Line, Login, ProfileError, Proto, ReadFile,
-    StaticChallenge,
+    StaticChallenge, point, proxy, pull, shape,
 };
-use super::{proxy, pull};
 use crate::cipher::{Cipher, digest_named};
 use crate::client_key::ClientKey;
 use crate::peer_info::printable;
@@ -28,6 +27,9 @@ pub(super) fn apply(
     let is_mark = name.starts_with('<');
     if !is_mark && table::find(name).is_none_or(|it| it.standing != Standing::Obeyed) {
         return other(draft, line);
+    }
+    if shape::apply(draft, line)? || point::apply(draft, line, read)? {
+        return Ok(());
     }
     match name {
         "<connection>" => {
@@ -54,7 +56,9 @@ pub(super) fn apply(
         "crl-verify" => draft.revoked = Some(content(line, read)?),
         "peer-fingerprint" => fingerprints(draft, line, read)?,
         "remote-cert-tls" => match line.word(0) {
+            // Which of the two the peer has to be, point::finish checks.
             Some("server") => draft.requires_server_usage = true,
+            Some("client") => draft.point.requires_client_usage = true,
             _ => return Err(line.error("a client checks for \"server\"")),
         },
         "remote-cert-eku" => match line.word(0) {
@@ -273,7 +277,7 @@ fn text(line: &Line, read: ReadFile<'_>) -> Result<String, ProfileError> {
     String::from_utf8(content(line, read)?).map_err(|_| line.error("is not text"))
 }
 
-fn static_key(line: &Line, read: ReadFile<'_>) -> Result<StaticKey, ProfileError> {
+pub(super) fn static_key(line: &Line, read: ReadFile<'_>) -> Result<StaticKey, ProfileError> {
     StaticKey::parse(&text(line, read)?).map_err(|why| line.error(why))
 }
 
@@ -370,7 +374,7 @@ fn unsupported_cipher(name: &str) -> String {
     )
 }
 
-fn direction(line: &Line, word: &str) -> Result<bool, ProfileError> {
+pub(super) fn direction(line: &Line, word: &str) -> Result<bool, ProfileError> {
     match word {
         "1" => Ok(true),
         "0" => Ok(false),
@@ -391,7 +395,12 @@ pub(super) fn port(line: &Line, at: usize) -> Result<u16, ProfileError> {
     number(line, at, 1, 65_535).map(|port| port as u16)
 }
 
-fn seconds(line: &Line, at: usize, min: u64, max: u64) -> Result<Duration, ProfileError> {
+pub(super) fn seconds(
+    line: &Line,
+    at: usize,
+    min: u64,
+    max: u64,
+) -> Result<Duration, ProfileError> {
     number(line, at, min, max).map(Duration::from_secs)
 }
 

@@ -1,5 +1,6 @@
 use super::*;
 use crate::pull::FilterAction;
+use crate::shape::{Framing, SizeLimit};
 
 const GOOD: &str = "\
 client
@@ -135,13 +136,13 @@ fn what_would_weaken_security_is_refused() {
         "auth none",
         "up /bin/sh",
         "plugin x.so",
-        "comp-lzo",
-        "compress lz4",
+        "compress snappy",
+        "fragment 12",
+        "mssfix 1400 outer",
         "no-replay",
         "tls-version-max 1.0",
         "tls-cert-profile insecure",
         "script-security 2",
-        "allow-deprecated-insecure-static-crypto",
         "tls-verify x",
     ] {
         assert!(error_of(line).starts_with("1: "), "{line}");
@@ -238,6 +239,41 @@ fn a_connection_block_speaks_for_itself_only() {
     assert_eq!(profile.remotes[..2], [a, b]);
     assert!(error_of("<connection>").contains("</connection>"));
     assert!(error_of("</connection>").contains("without a beginning"));
+}
+
+#[test]
+fn compression_in_a_profile_is_framing_and_a_warning() {
+    for (line, framing) in [
+        ("comp-lzo", Framing::Lzo),
+        ("comp-lzo no", Framing::Lzo),
+        ("compress", Framing::Stub),
+        ("compress lz4", Framing::Lz4),
+        ("compress lz4-v2", Framing::Lz4V2),
+        ("compress stub-v2", Framing::StubV2),
+    ] {
+        let profile = parse(&format!("{line}\n{GOOD}")).unwrap();
+        assert_eq!(profile.shape.framing, Some(framing), "{line}");
+        assert_eq!(profile.warnings.len(), 1, "{line}");
+    }
+    let plain = parse(&format!("allow-compression yes\n{GOOD}")).unwrap();
+    assert_eq!((plain.shape.framing, plain.warnings.len()), (None, 1));
+}
+
+#[test]
+fn sizes_are_read_in_every_way_they_are_given() {
+    for (lines, fragment, mssfix) in [
+        ("fragment 1300", Some(SizeLimit::Payload(1300)), Some(SizeLimit::Payload(1300))),
+        ("fragment 1300 mtu\nmssfix", Some(SizeLimit::Outer(1300)), Some(SizeLimit::Outer(1300))),
+        ("fragment 1300\nmssfix 0", Some(SizeLimit::Payload(1300)), None),
+        ("mssfix 1400", None, Some(SizeLimit::Payload(1400))),
+        ("mssfix 1400 mtu", None, Some(SizeLimit::Outer(1400))),
+        ("mssfix 1400 fixed", None, Some(SizeLimit::Inner(1400))),
+        ("mssfix", None, Some(SizeLimit::Outer(1492))),
+        ("", None, None),
+    ] {
+        let shape = parse(&format!("{lines}\n{GOOD}")).unwrap().shape;
+        assert_eq!((shape.fragment, shape.mssfix), (fragment, mssfix), "{lines}");
+    }
 }
 
 #[test]

@@ -17,8 +17,8 @@ use contract::{
 };
 use crypto::digest::Hash;
 use openvpn::{
-    AuthMode, Cipher, ClientKeyRules, Conduct, Door, InitiatorConfig, Protection, Pull,
-    ResponderConfig, Session, StaticKey, TokenPolicy,
+    AuthMode, Cipher, ClientKeyRules, Conduct, Door, Framing, InitiatorConfig, Protection, Pull,
+    ResponderConfig, Session, ShapeRules, StaticKey, TokenPolicy,
 };
 use pki::{ClientCertificate, ClientChainVerifier, ServerChainVerifier, ServerRules};
 use rcgen::{
@@ -119,6 +119,9 @@ pub struct Setup {
     pub types: Option<&'static str>,
     pub layer: Layer,
     pub tap: bool,
+    pub decompresses: bool,
+    pub client_framing: Option<Framing>,
+    pub shape: ShapeRules,
 }
 
 impl Default for Setup {
@@ -151,6 +154,9 @@ impl Default for Setup {
             types: None,
             layer: Layer::Ip,
             tap: true,
+            decompresses: false,
+            client_framing: None,
+            shape: ShapeRules { mtu: 1420, ..ShapeRules::default() },
         }
     }
 }
@@ -195,6 +201,8 @@ impl Setup {
             network: "test".to_owned(),
             mtu: 1420,
             tap: self.tap,
+            decompresses: self.decompresses,
+            shape: self.shape,
             ping: Duration::from_secs(10),
             ping_restart: Duration::from_secs(60),
             push: self.push.clone(),
@@ -234,6 +242,7 @@ impl Setup {
             digest: self.digest,
             mtu: 1420,
             layer: self.layer,
+            shape: ShapeRules { framing: self.client_framing, ..self.shape },
             handshake: Duration::from_secs(60),
             renegotiate: self.client_renegotiate,
             ping: Duration::from_secs(10),

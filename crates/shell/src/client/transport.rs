@@ -168,10 +168,10 @@ impl Transport {
     }
 
     /// Gives it to the workers: the path that it is from now on, and the order that ends it.
-    pub(super) fn serve(self, workers: &Workers) -> (Path, WorkerOp) {
+    pub(super) fn serve(self, workers: &Workers, kind: SocketKind) -> (Path, WorkerOp) {
         match self {
             Self::Datagrams { id, io, to, prefix, .. } => {
-                let (kind, sockets) = (SocketKind::OpenVpnInitiator, vec![io]);
+                let sockets = vec![io];
                 workers.submit(vec![WorkerOp::AddSocket { id, kind, sockets, prefix }]);
                 let path = Path { local: None, remote: to, carrier: Carrier::Udp(id) };
                 (path, WorkerOp::RemoveSocket(id))

@@ -1,0 +1,283 @@
+//! The end of a link that is called: strangers get a cookie, callers a handshake, the peer the host.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use backends::random_bytes;
+use contract::{
+    Acceptor, Arrival, Command, Discard, FabricOp, Farewell, Fatal, Input, Path, PortId, Route,
+    SessionId, SocketId, Via,
+};
+use openvpn::{Door, Family, PointConfig, ResponderConfig};
+use sys::{UdpIo, UdpOptions};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, info};
+
+use super::way::{AnyEngine, local_port, point_door};
+use super::{Client, ClientEvent, ClientFailure, Connection};
+use crate::driver::sleep_until;
+use crate::pump::{Carried, Pump};
+use crate::workers::{WorkerEvent, WorkerOp};
+
+/// The sockets of both families.
+const SOCKETS: [SocketId; 2] = [SocketId(0), SocketId(1)];
+/// How long farewells may take.
+const STOP_TIME: Duration = Duration::from_secs(3);
+
+/// Everyone who calls.
+struct Waiting {
+    door: Door,
+    /// Where the peer must call from; anywhere if empty.
+    from: Vec<IpAddr>,
+    callers: Vec<Caller>,
+    /// Sessions so far.
+    count: u32,
+    reply: Vec<u8>,
+}
+
+struct Caller {
+    session: SessionId,
+    connection: Connection,
+    waits_for: Option<u64>,
+}
+
+impl Client {
+    /// Answers the peer, again and again, until told to stop.
+    ///
+    /// # Errors
+    ///
+    /// If the port cannot be had, or the host cannot be set up.
+    pub(super) async fn stay_reachable(
+        &mut self,
+        door: &Arc<ResponderConfig>,
+        point: &Arc<PointConfig>,
+        stop: &mut oneshot::Receiver<()>,
+        events: &mpsc::UnboundedSender<ClientEvent>,
+    ) -> Result<(), ClientFailure> {
+        self.listen()?;
+        let mut from = Vec::new();
+        // With `float`, it may call from anywhere.
+        if !self.profile.point.as_ref().is_some_and(|point| point.floats) {
+            for index in 0..self.profile.remotes.len() {
+                from.extend(self.resolve(index).await.into_iter().map(|address| address.ip()));
+            }
+        }
+        let mut waiting = Waiting {
+            door: point_door(Instant::now(), door, point, random_bytes()),
+            from,
+            callers: Vec::new(),
+            count: 0,
+            reply: Vec::new(),
+        };
+        let mut stop_at = None;
+        loop {
+            self.carry_out_all(&mut waiting, events).await?;
+            if stop_at.is_some_and(|at| waiting.callers.is_empty() || at <= Instant::now()) {
+                break;
+            }
+            let deadline = waiting.callers.iter().filter_map(|caller| {
+                caller.connection.pump.deadline().filter(|_| caller.waits_for.is_none())
+            });
+            let deadline = deadline.chain(stop_at).min();
+            let epoch = waiting.callers.iter().filter_map(|caller| caller.waits_for).min();
+            let workers = self.workers.clone();
+            tokio::select! {
+                _ = &mut *stop, if stop_at.is_none() => {
+                    stop_at = Some(Instant::now() + STOP_TIME);
+                    for caller in &mut waiting.callers {
+                        caller.tell(Farewell::Shutdown);
+                    }
+                }
+                Some(event) = self.heard.recv() => self.hear(&mut waiting, event, stop_at),
+                () = workers.wait_applied(epoch.unwrap_or(0)), if epoch.is_some() => {}
+                () = sleep_until(deadline), if deadline.is_some() => {
+                    let now = Instant::now();
+                    for caller in &mut waiting.callers {
+                        if caller.connection.pump.deadline().is_some_and(|at| at <= now) {
+                            caller.connection.pump.feed(now, Input::Tick);
+                        }
+                    }
+                }
+            }
+        }
+        for caller in waiting.callers.drain(..) {
+            self.forget(caller.connection.port);
+        }
+        self.workers.submit(SOCKETS.map(WorkerOp::RemoveSocket).into());
+        Ok(())
+    }
+
+    /// Opens the profile's port, for IPv4 and IPv6 unless it names one.
+    fn listen(&self) -> Result<(), ClientFailure> {
+        let family = self.profile.point.as_ref().and_then(|point| point.family);
+        let any: [(IpAddr, Family); 2] = [
+            (Ipv4Addr::UNSPECIFIED.into(), Family::V4),
+            (Ipv6Addr::UNSPECIFIED.into(), Family::V6),
+        ];
+        for ((ip, of), id) in any.into_iter().zip(SOCKETS) {
+            if family.is_some_and(|family| family != of) {
+                continue;
+            }
+            let local = SocketAddr::new(ip, local_port(&self.profile).unwrap_or(0));
+            let options = UdpOptions { reuse_port: false, mark: self.mark };
+            let io = sys::udp::bind(local, options).and_then(|bound| UdpIo::new(id, bound));
+            match io {
+                Ok(io) => {
+                    let kind = self.way.kind();
+                    self.workers.submit(vec![WorkerOp::AddSocket {
+                        id,
+                        kind,
+                        sockets: vec![io],
+                        prefix: None,
+                    }]);
+                }
+                // A kernel without IPv6 is no reason to fail.
+                Err(error) if family.is_none() && of == Family::V6 => debug!(%error, "no IPv6"),
+                Err(error) => return Err(ClientFailure(error.to_string())),
+            }
+        }
+        info!(port = local_port(&self.profile).unwrap_or(0), "waiting for the peer");
+        Ok(())
+    }
+
+    async fn carry_out_all(
+        &mut self,
+        waiting: &mut Waiting,
+        events: &mpsc::UnboundedSender<ClientEvent>,
+    ) -> Result<(), ClientFailure> {
+        let mut index = 0;
+        while let Some(caller) = waiting.callers.get_mut(index) {
+            let was_up = caller.connection.up;
+            let carried = self.carry_out(&mut caller.connection, events).await?;
+            caller.waits_for = match carried {
+                Carried::All => None,
+                Carried::Until(epoch) => Some(epoch),
+            };
+            let (session, is_up) = (caller.session, caller.connection.up);
+            let ended = caller.connection.pump.fatal().filter(|_| carried == Carried::All);
+            if is_up && !was_up {
+                // Whoever is here by the same right and later has lost the earlier session.
+                for other in &mut waiting.callers {
+                    if other.session != session && other.connection.up {
+                        other.tell(Farewell::Replaced);
+                    }
+                }
+                index = 0;
+                continue;
+            }
+            match ended {
+                None => index += 1,
+                Some(fatal) => self.end(waiting, session, fatal, events)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn end(
+        &self,
+        waiting: &mut Waiting,
+        session: SessionId,
+        fatal: Fatal,
+        events: &mpsc::UnboundedSender<ClientEvent>,
+    ) -> Result<(), ClientFailure> {
+        waiting.door.forget(session);
+        let at = waiting.callers.iter().position(|caller| caller.session == session);
+        let Some(caller) = at.map(|at| waiting.callers.remove(at)) else { return Ok(()) };
+        let Connection { port, server, up, ending, .. } = caller.connection;
+        self.forget(port);
+        if let Fatal::Local(reason) = fatal {
+            let words =
+                ending.map_or_else(|| reason.to_owned(), |words| format!("{reason}; {words}"));
+            return Err(ClientFailure(words));
+        }
+        let is_replaced = waiting.callers.iter().any(|caller| caller.connection.up);
+        if up && !is_replaced {
+            let reason = fatal.reason().to_owned();
+            let _ = events.send(ClientEvent::Disconnected { reason });
+        } else {
+            info!(peer = %server, "no connection: {}", fatal.reason());
+        }
+        Ok(())
+    }
+
+    fn forget(&self, port: PortId) {
+        self.workers.submit(vec![WorkerOp::Fabric(FabricOp::Unplug(port))]);
+        self.workers.forget(port);
+    }
+
+    fn hear(&self, waiting: &mut Waiting, event: WorkerEvent, stop_at: Option<Instant>) {
+        let WorkerEvent::Datagram { path, mut bytes } = event else {
+            let port = match &event {
+                WorkerEvent::Control { port, .. } | WorkerEvent::Notice { port, .. } => *port,
+                WorkerEvent::Datagram { .. }
+                | WorkerEvent::StreamClosed { .. }
+                | WorkerEvent::TunFailed(_) => return,
+            };
+            let is_its = |caller: &&mut Caller| caller.connection.port == port;
+            if let Some(caller) = waiting.callers.iter_mut().find(is_its) {
+                caller.connection.hear(event);
+            }
+            return;
+        };
+        let now = Instant::now();
+        waiting.reply.clear();
+        match waiting.door.route(now, &path, &mut bytes, &mut waiting.reply) {
+            Route::Session(session) => {
+                let is_its = |caller: &&mut Caller| caller.session == session;
+                if let Some(caller) = waiting.callers.iter_mut().find(is_its) {
+                    caller.connection.hear(WorkerEvent::Datagram { path, bytes });
+                }
+            }
+            Route::New | Route::Reply if stop_at.is_some() || !waiting.is_welcome(path) => {
+                self.workers.count_discard(Discard::Unwanted);
+            }
+            Route::Reply => {
+                let _ = self.workers.transmit(path, &waiting.reply);
+            }
+            Route::New => waiting.accept(now, path, bytes),
+            Route::Discard(why) => self.workers.count_discard(why),
+        }
+    }
+}
+
+impl Waiting {
+    fn is_welcome(&self, path: Path) -> bool {
+        let ip = path.remote.ip().to_canonical();
+        self.from.is_empty() || self.from.iter().any(|from| from.to_canonical() == ip)
+    }
+
+    fn accept(&mut self, now: Instant, path: Path, bytes: Vec<u8>) {
+        self.count = self.count.wrapping_add(1);
+        let (session, port) = (SessionId(self.count.into()), PortId(self.count.max(1)));
+        let arrival = Arrival { path, datagram: &bytes };
+        let Some(engine) = self.door.accept(now, arrival, session, port, random_bytes()) else {
+            return;
+        };
+        // Nobody is asked anything on a link.
+        let (typing, typed) = mpsc::unbounded_channel();
+        let mut connection = Connection {
+            pump: Pump::new(AnyEngine::session(engine), port),
+            path,
+            association: None,
+            port,
+            server: path.remote,
+            give_up: now,
+            up: false,
+            ending: None,
+            over: None,
+            lease: None,
+            watch: None,
+            typing,
+            typed,
+        };
+        connection.pump.feed(now, Input::Datagram { via: Via::Path(path), payload: &bytes });
+        self.callers.push(Caller { session, connection, waits_for: None });
+    }
+}
+
+impl Caller {
+    fn tell(&mut self, farewell: Farewell) {
+        self.connection.pump.feed(Instant::now(), Input::Command(Command::Disconnect(farewell)));
+    }
+}

@@ -143,9 +143,6 @@ fn write_profile(text: &mut String, input: &ProfileInput<'_>) -> std::fmt::Resul
         text.write_str("persist-tun\nresolv-retry infinite\n")?;
     }
     writeln!(text, "tun-mtu {}", input.mtu)?;
-    if let Some(fragment) = input.fragment {
-        writeln!(text, "fragment {fragment}")?;
-    }
     writeln!(text, "remote-cert-tls server\nverify-x509-name {SERVER_NAME} name")?;
     writeln!(text, "tls-version-min {}", input.tls_min)?;
     write_ciphers(text, input)?;
@@ -179,27 +176,35 @@ fn write_profile(text: &mut String, input: &ProfileInput<'_>) -> std::fmt::Resul
 }
 
 /// Best first. OpenVPN says goodbye over UDP only if it is told to, and before 2.6 refuses to be
-/// told if any of the remotes is TCP, unless each has a block of its own.
+/// told if any of the remotes is TCP, unless each has a block of its own; so it is with fragments.
 fn write_remotes(text: &mut String, input: &ProfileInput<'_>) -> std::fmt::Result {
     const GOODBYE: &str = "explicit-exit-notify 1\n";
     let is_mixed = input.remotes.iter().any(|remote| remote.transport == Transport::Tcp);
     let says_goodbye = input.client != ClientProgram::Connect;
+    let mut over_udp = String::new();
+    if says_goodbye {
+        over_udp.push_str(GOODBYE);
+    }
+    if let Some(fragment) = input.fragment {
+        writeln!(over_udp, "fragment {fragment}")?;
+    }
     for remote in input.remotes {
         let ProfileRemote { host, port, transport } = remote;
         let line = format!("remote {host} {port} {}\n", transport.name());
-        if is_mixed && says_goodbye {
-            let goodbye = if *transport == Transport::Tcp { "" } else { GOODBYE };
-            write!(text, "<connection>\n{line}{goodbye}</connection>\n")?;
+        if is_mixed && !over_udp.is_empty() {
+            let own = if *transport == Transport::Tcp { "" } else { &over_udp };
+            write!(text, "<connection>\n{line}{own}</connection>\n")?;
         } else {
             text.write_str(&line)?;
         }
     }
-    match (says_goodbye, is_mixed) {
-        (true, false) => text.write_str(GOODBYE),
+    if !is_mixed {
+        text.write_str(&over_udp)?;
+    } else if says_goodbye {
         // How long one remote is given before the next is tried; OpenVPN takes two minutes.
-        (true, true) => text.write_str("server-poll-timeout 10\n"),
-        (false, _) => Ok(()),
+        text.write_str("server-poll-timeout 10\n")?;
     }
+    Ok(())
 }
 
 fn write_ciphers(text: &mut String, input: &ProfileInput<'_>) -> std::fmt::Result {

@@ -234,6 +234,21 @@ fn udp_comes_before_tcp_and_says_goodbye_by_itself() {
 }
 
 #[test]
+fn fragments_are_asked_for_over_udp_only_and_where_openvpn_looks_for_it() {
+    let material = material();
+    let [udp] = local(1194);
+    let tcp = ProfileRemote { transport: Transport::Tcp, ..udp.clone() };
+    for remotes in [vec![udp.clone()], vec![tcp, udp]] {
+        let input = ProfileInput { fragment: Some(1300), ..material.input(&remotes) };
+        let text = openvpn_profile(&input);
+
+        let lines = "remote 127.0.0.1 1194 udp\nexplicit-exit-notify 1\nfragment 1300\n";
+        assert!(text.contains(lines), "{}", *text);
+        assert_eq!(text.matches("fragment").count(), 1);
+    }
+}
+
+#[test]
 fn each_program_gets_the_lines_that_it_knows() {
     let material = material();
     let text = |client| {

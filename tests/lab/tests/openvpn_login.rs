@@ -328,8 +328,12 @@ fn questions_of_a_stock_server_are_answered_at_the_terminal() {
             client.answer("Password for alice: ", PASSWORD)?;
             client.answer("Which pet: ", "cat")?;
             client.peer().wait_for("connected to", PATIENCE)?;
+            // A server that decided late takes a moment to listen to the data channel.
             let gateway = Server::GATEWAY4.parse()?;
-            assert_eq!(ping(&world.clients[0], gateway, 3)?.lost(), 0);
+            eventually(PATIENCE, || {
+                ensure!(ping(&world.clients[0], gateway, 3)?.lost() == 0, "not yet");
+                Ok(())
+            })?;
             running.stop(PATIENCE)?;
         }
         Ok(())

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -11,11 +11,26 @@ use std::time::{Duration, Instant};
 
 use contract::{DnsSettings, Dnssec};
 use nix::errno::Errno;
+use nix::libc::O_NOFOLLOW;
 use serde::{Deserialize, Serialize};
 
 use crate::error::HostError;
+use crate::place::{read_public, remove_file};
 
-const RESOLV_CONF: &str = "/etc/resolv.conf";
+pub(crate) const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Where `/etc/resolv.conf` may lead, from `/`: what systemd-resolved, resolvconf, NetworkManager,
+/// netconfig and ConnMan keep for everybody to read.
+const RESOLVERS_FILES: [&str; 9] = [
+    "run/systemd/resolve/stub-resolv.conf",
+    "run/systemd/resolve/resolv.conf",
+    "usr/lib/systemd/resolv.conf",
+    "lib/systemd/resolv.conf",
+    "run/resolvconf/resolv.conf",
+    "run/NetworkManager/resolv.conf",
+    "run/NetworkManager/no-stub-resolv.conf",
+    "run/netconfig/resolv.conf",
+    "run/connman/resolv.conf",
+];
 const RESOLVED: &str = "/run/systemd/resolve";
 /// systemd's own limit for a call on the bus is 25 s; nobody waits that long for a name server.
 const RESOLVECTL_PATIENCE: Duration = Duration::from_secs(5);
@@ -223,8 +238,16 @@ pub(crate) struct ResolvConf {
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 enum Original {
     Missing,
-    Symlink { target: PathBuf },
-    File { content: Vec<u8>, mode: u32, uid: u32, gid: u32 },
+    Symlink {
+        target: PathBuf,
+    },
+    /// The mode is without the right to run it, which no such file needs and none gets back.
+    File {
+        content: Vec<u8>,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    },
 }
 
 /// What became of the file.
@@ -243,32 +266,27 @@ impl ResolvConf {
     pub(crate) fn plan(settings: &DnsSettings) -> Result<Self, HostError> {
         let path = Path::new(RESOLV_CONF);
         let original = Original::look(path).map_err(HostError::file(path, "read"))?;
-        let former = fs::read_to_string(path).unwrap_or_default();
-        Ok(Self { original, written: content(settings, &former) })
+        let written = content(settings, &original.text());
+        Ok(Self { original, written })
     }
 
     /// The same file with other content. If somebody else wrote it since, what they wrote is the
     /// original from now on; as long as the content stays, so does theirs.
     pub(crate) fn with(&self, settings: &DnsSettings) -> Result<Self, HostError> {
-        let former = match &self.original {
-            Original::File { content, .. } => String::from_utf8_lossy(content).into_owned(),
-            Original::Missing => String::new(),
-            Original::Symlink { target } => {
-                fs::read_to_string(Path::new("/etc").join(target)).unwrap_or_default()
-            }
-        };
-        let changed = Self { original: self.original.clone(), written: content(settings, &former) };
+        let written = content(settings, &self.original.text());
+        let changed = Self { original: self.original.clone(), written };
         let path = Path::new(RESOLV_CONF);
         let present = Original::look(path).map_err(HostError::file(path, "read"))?;
         if changed == *self || self.wrote(&present) { Ok(changed) } else { Self::plan(settings) }
     }
 
-    /// Whether neither writing nor restoring it can make a program of it: no file that this
-    /// program found or wrote itself is otherwise.
+    /// Whether neither writing nor restoring it can make a program of it, or a way to a file that
+    /// is no resolver's.
     pub(crate) fn is_harmless(&self) -> bool {
         let is_plain = match &self.original {
-            Original::File { mode, .. } => mode & 0o7000 == 0,
-            Original::Missing | Original::Symlink { .. } => true,
+            Original::Missing => true,
+            Original::File { mode, .. } => mode & 0o7111 == 0,
+            Original::Symlink { target } => is_resolvers(target),
         };
         is_plain && self.written.starts_with(HEADER)
     }
@@ -309,10 +327,22 @@ impl Original {
         }
         Ok(Self::File {
             content: fs::read(path)?,
-            mode: metadata.mode() & 0o7777,
+            mode: metadata.mode() & 0o7666,
             uid: metadata.uid(),
             gid: metadata.gid(),
         })
+    }
+
+    /// What it says to whoever resolves names.
+    fn text(&self) -> String {
+        match self {
+            Self::Missing => String::new(),
+            Self::File { content, .. } => String::from_utf8_lossy(content).into_owned(),
+            Self::Symlink { target } => {
+                let content = read_public(&Path::new("/etc").join(target)).unwrap_or_default();
+                String::from_utf8(content).unwrap_or_default()
+            }
+        }
     }
 
     fn restore(&self, path: &Path) -> io::Result<()> {
@@ -320,31 +350,50 @@ impl Original {
             Self::Missing => fs::remove_file(path),
             Self::Symlink { target } => {
                 let fresh = neighbour(path);
-                crate::place::remove_file(&fresh)?;
+                remove_file(&fresh)?;
                 symlink(target, &fresh)?;
-                fs::rename(&fresh, path)
+                fs::rename(&fresh, path).inspect_err(|_| {
+                    // The first error is the one to report.
+                    let _ = remove_file(&fresh);
+                })
             }
             Self::File { content, mode, uid, gid } => put(path, content, Some((*mode, *uid, *gid))),
         }
     }
 }
 
+/// Whether it is a name of a resolver's file, absolute or as seen from `/etc`.
+fn is_resolvers(target: &Path) -> bool {
+    let Some(name) = target.to_str() else { return false };
+    let name = name.strip_prefix('/').or_else(|| name.strip_prefix("../"));
+    name.is_some_and(|name| RESOLVERS_FILES.contains(&name))
+}
+
 /// Replaces the file in one step; where it is a mount of its own (containers), in place.
 fn put(path: &Path, content: &[u8], owner: Option<(u32, u32, u32)>) -> io::Result<()> {
-    let (mode, uid, gid) = owner.unwrap_or((0o644, 0, 0));
     let fresh = neighbour(path);
-    let mut file = fs::File::create(&fresh)?;
+    remove_file(&fresh)?;
+    let put = make_file(&fresh, content, owner).and_then(|()| fs::rename(&fresh, path));
+    let Err(error) = put else { return Ok(()) };
+    let removed = remove_file(&fresh);
+    if error.raw_os_error() != Some(Errno::EBUSY as i32) {
+        return Err(error);
+    }
+    removed?;
+    let mut options = fs::OpenOptions::new();
+    let mut file = options.write(true).truncate(true).custom_flags(O_NOFOLLOW).open(path)?;
+    file.write_all(content)
+}
+
+/// Makes a file where there is nothing, not even a link.
+fn make_file(path: &Path, content: &[u8], owner: Option<(u32, u32, u32)>) -> io::Result<()> {
+    let (mode, uid, gid) = owner.unwrap_or((0o644, 0, 0));
+    let mut options = fs::OpenOptions::new();
+    let mut file = options.write(true).create_new(true).custom_flags(O_NOFOLLOW).open(path)?;
     file.write_all(content)?;
     file.set_permissions(fs::Permissions::from_mode(mode))?;
-    chown(&fresh, Some(uid), Some(gid))?;
-    file.sync_all()?;
-    match fs::rename(&fresh, path) {
-        Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) => {
-            fs::remove_file(&fresh)?;
-            fs::write(path, content)
-        }
-        result => result,
-    }
+    fchown(&file, Some(uid), Some(gid))?;
+    file.sync_all()
 }
 
 fn neighbour(path: &Path) -> PathBuf {

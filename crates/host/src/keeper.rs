@@ -32,9 +32,9 @@ use serde::{Deserialize, Serialize};
 use sys::Capability;
 use sys::offspring::{self, Offspring};
 
-use crate::dns::{LinkDns, ResolvConf, Restored};
+use crate::dns::{LinkDns, RESOLV_CONF, ResolvConf, Restored};
 use crate::error::HostError;
-use crate::place::replace_file;
+use crate::place::{read_public, replace_file};
 
 /// As `ps` shows it.
 const NAME: &CStr = c"warren-keeper";
@@ -287,16 +287,16 @@ fn answer(request: Request, config: Option<&Path>) -> Reply {
     let answered = match request {
         Request::Config => return config.map_or(Reply::CannotRead(Some(0)), read_text),
         Request::NameFiles => {
-            let read = |path| Some((PathBuf::from(path), read_file(Path::new(path)).ok()?));
+            let read = |path| Some((PathBuf::from(path), read_public(Path::new(path)).ok()?));
             return Reply::Files(NAME_FILES.into_iter().filter_map(read).collect());
         }
         Request::Plan { servers, search } => {
             ResolvConf::plan(&DnsSettings { servers, search, ..DnsSettings::default() })
-                .map(Reply::Planned)
+                .map(plan_or_reason)
         }
-        Request::Replan { present, servers, search } => present
+        Request::Replan { present, servers, search } if present.is_harmless() => present
             .with(&DnsSettings { servers, search, ..DnsSettings::default() })
-            .map(Reply::Planned),
+            .map(plan_or_reason),
         Request::Write(file) if file.is_harmless() => file.make().map(|()| Reply::Done),
         Request::Restore(file) if file.is_harmless() => file.undo().map(Reply::Restored),
         Request::SetLink(dns) if dns.is_harmless() => dns.make().map(|()| Reply::Done),
@@ -307,6 +307,17 @@ fn answer(request: Request, config: Option<&Path>) -> Reply {
         }
     };
     answered.unwrap_or_else(|error| Reply::Failed(error.to_string()))
+}
+
+/// Only what may be written and restored later is of use.
+fn plan_or_reason(plan: ResolvConf) -> Reply {
+    if plan.is_harmless() {
+        return Reply::Planned(plan);
+    }
+    Reply::Failed(format!(
+        "{RESOLV_CONF}: it is set-user-id, or a link to what is no known resolver's: make a plain \
+         file of it"
+    ))
 }
 
 fn remove_socket(path: &Path) {

@@ -2,12 +2,17 @@
 //! either the old or the new version, never half of one.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::libc::O_NONBLOCK;
 use serde::{Deserialize, Serialize};
 
 use crate::error::HostError;
+
+/// The largest file of the system's that is read: `resolv.conf` and the like are far smaller.
+const MAX_FILE: u64 = 1024 * 1024;
 
 /// What changes are made in. But for files, they are gone with the boot, and out of reach in
 /// another namespace.
@@ -33,8 +38,6 @@ impl Place {
 }
 
 fn netns() -> io::Result<u64> {
-    use std::os::unix::fs::MetadataExt;
-
     // Kernels before 5.14 have no cookies; the inode is as good while the namespace lives.
     sys::netns::netns_cookie().or_else(|_| Ok(fs::metadata("/proc/thread-self/ns/net")?.ino()))
 }
@@ -58,4 +61,17 @@ pub(crate) fn remove_file(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
     }
+}
+
+/// Reads a file that everybody on the host may read, whatever else this process may; no other,
+/// and nothing that is not a file.
+pub(crate) fn read_public(path: &Path) -> io::Result<Vec<u8>> {
+    let file = fs::OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.mode() & 0o004 == 0 {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    let mut content = Vec::new();
+    file.take(MAX_FILE).read_to_end(&mut content)?;
+    Ok(content)
 }

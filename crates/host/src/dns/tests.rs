@@ -1,4 +1,5 @@
 use std::fs;
+use std::os::unix::fs::chown;
 use std::path::Path;
 
 use super::*;
@@ -160,6 +161,62 @@ fn a_file_that_is_a_mount_is_written_in_place() {
         assert_eq!(fs::read_to_string("/run/mounted.conf").unwrap(), FORMER);
         assert_eq!(fs::read_dir("/etc").unwrap().count(), 1, "nothing else is left");
     });
+}
+
+#[test]
+fn a_link_where_the_new_file_is_made_is_replaced_and_not_followed() {
+    Lab::run(|_| {
+        let path = etc();
+        fs::write(path, FORMER).unwrap();
+        fs::write("/run/victim", "theirs").unwrap();
+        symlink("/run/victim", neighbour(path)).unwrap();
+
+        let file = ResolvConf::plan(&settings()).unwrap();
+        file.make().unwrap();
+
+        assert_eq!(fs::read_to_string("/run/victim").unwrap(), "theirs");
+        assert!(!fs::symlink_metadata(path).unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(path).unwrap(), file.written);
+    });
+}
+
+#[test]
+fn a_link_that_cannot_be_put_back_is_not_left_beside_the_file() {
+    Lab::run(|_| {
+        let path = etc();
+        fs::write(path, "").unwrap();
+        fs::write("/run/mounted.conf", FORMER).unwrap();
+        sh("mount --bind /run/mounted.conf /etc/resolv.conf");
+        let target = "/run/systemd/resolve/resolv.conf".into();
+        let file = ResolvConf {
+            original: Original::Symlink { target },
+            ..ResolvConf::plan(&settings()).unwrap()
+        };
+        file.make().unwrap();
+
+        file.undo().unwrap_err();
+
+        assert_eq!(fs::read_dir("/etc").unwrap().count(), 1, "something is left");
+    });
+}
+
+#[test]
+fn a_link_may_come_back_only_if_it_leads_to_a_resolvers_file() {
+    for harmless in ["../run/systemd/resolve/stub-resolv.conf", "/run/resolvconf/resolv.conf"] {
+        assert!(is_resolvers(Path::new(harmless)), "{harmless}");
+    }
+    for other in [
+        "/etc/shadow",
+        "shadow",
+        "run/resolvconf/resolv.conf",
+        "/run/resolvconf/../../etc/shadow",
+        "//run/resolvconf/resolv.conf",
+        "/../run/resolvconf/resolv.conf",
+        "/run/resolvconf",
+        "",
+    ] {
+        assert!(!is_resolvers(Path::new(other)), "{other}");
+    }
 }
 
 #[test]

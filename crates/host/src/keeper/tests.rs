@@ -101,6 +101,85 @@ fn an_order_that_could_give_somebody_root_is_refused() {
     });
 }
 
+/// As somebody would order it who took the process over.
+fn forged(original: &serde_json::Value) -> ResolvConf {
+    let header = "# Written by Warren while it is connected; the former content comes back.\n";
+    let written = format!("{header}nameserver 192.0.2.53\n");
+    let file = serde_json::json!({ "original": original, "written": written });
+    serde_json::from_value(file).unwrap()
+}
+
+#[test]
+fn an_order_that_leads_to_another_file_or_makes_a_program_is_refused() {
+    Lab::run(|_| {
+        crate::testing::sh("mount -t tmpfs tmpfs /etc");
+        fs::write("/etc/secret", "options for-root-only\n").unwrap();
+        fs::set_permissions("/etc/secret", fs::Permissions::from_mode(0o600)).unwrap();
+        let (keeper, _life) = keeper(None);
+        let names = Names(Some(&keeper));
+
+        for original in [
+            serde_json::json!({ "Symlink": { "target": "/etc/secret" } }),
+            serde_json::json!({ "Symlink": { "target": "secret" } }),
+            serde_json::json!({ "File": { "content": [], "mode": 0o755, "uid": 0, "gid": 0 } }),
+            serde_json::json!({ "File": { "content": [], "mode": 0o2644, "uid": 0, "gid": 0 } }),
+        ] {
+            let file = forged(&original);
+            // So that there is something to put back.
+            file.make().unwrap();
+            for answer in [
+                names.write(&file).map(drop),
+                names.restore(&file).map(drop),
+                names.replan(&file, &settings("10.86.0.53")).map(drop),
+            ] {
+                let refused = answer.unwrap_err().to_string();
+                assert!(refused.contains("refused"), "{original}: {refused}");
+            }
+        }
+        std::os::unix::fs::symlink("/etc/secret", "/etc/link").unwrap();
+        fs::rename("/etc/link", "/etc/resolv.conf").unwrap();
+        let refused = names.plan(&settings("10.86.0.53")).unwrap_err().to_string();
+        assert!(refused.contains("make a plain file"), "{refused}");
+    });
+}
+
+#[test]
+fn name_servers_change_where_the_file_could_be_run_and_it_cannot_be_afterwards() {
+    Lab::run(|_| {
+        crate::testing::sh("mount -t tmpfs tmpfs /etc");
+        fs::write("/etc/resolv.conf", "nameserver 192.0.2.53\n").unwrap();
+        fs::set_permissions("/etc/resolv.conf", fs::Permissions::from_mode(0o755)).unwrap();
+        let (keeper, _life) = keeper(None);
+        let names = Names(Some(&keeper));
+
+        let file = names.plan(&settings("10.86.0.53")).unwrap();
+        names.write(&file).unwrap();
+        assert_eq!(names.restore(&file).unwrap(), Restored::Yes);
+
+        let mode = fs::metadata("/etc/resolv.conf").unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o644);
+    });
+}
+
+#[test]
+fn of_the_files_that_name_resolution_reads_only_those_for_everybody_are_told() {
+    Lab::run(|_| {
+        crate::testing::sh("mount -t tmpfs tmpfs /etc");
+        fs::write("/etc/secret", "root's").unwrap();
+        fs::set_permissions("/etc/secret", fs::Permissions::from_mode(0o600)).unwrap();
+        std::os::unix::fs::symlink("secret", "/etc/resolv.conf").unwrap();
+        // Nobody writes into it: opening it must not wait, and it is no file.
+        crate::testing::sh("mkfifo -m 644 /etc/nsswitch.conf");
+        fs::write("/etc/hosts", "127.0.0.1 localhost\n").unwrap();
+        let (keeper, _life) = keeper(None);
+
+        let reply = keeper.ask(&Request::NameFiles).unwrap();
+
+        let Reply::Files(files) = reply else { panic!("{reply:?}") };
+        assert_eq!(files, [("/etc/hosts".into(), b"127.0.0.1 localhost\n".to_vec())]);
+    });
+}
+
 #[test]
 fn every_damaged_byte_of_an_order_is_survived_and_none_makes_an_option_of_a_name() {
     let link = "tun0".to_owned();

@@ -4,9 +4,15 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
-/// What there may be in a state folder; a name stands for whatever begins with it.
-const OURS: [&str; 7] =
-    ["warren.db", "lock", "profiles", "clients", "host-changes.json", "sysctl-", "device-id"];
+/// The files of a state folder; besides them, names that begin as [`OUR_FILES_BEGIN`] says.
+const OUR_FILES: [&str; 5] =
+    ["warren.db", "lock", "host-changes.json", "host-changes.json.new", "device-id"];
+const OUR_FILES_BEGIN: [&str; 2] = ["warren.db-", "sysctl-"];
+const OUR_FOLDERS: [&str; 2] = ["profiles", "clients"];
+/// Only root and whoever asks for it make these in a state folder; they keep their owner.
+const NOT_INHERITED: [&str; 2] = ["warren.toml", "api.sock"];
+/// No other program calls a file so.
+const TELLTALE: [&str; 2] = ["warren.db", "warren.toml"];
 /// `clients/PROFILE/file` is the deepest that there is.
 const MAX_DEPTH: usize = 4;
 
@@ -152,14 +158,12 @@ impl StateDir {
         if mode & 0o022 != 0 {
             return Err(StateError::WritableByOthers { path: path.display().to_string(), mode });
         }
-        let is_ours = |name: &str| OURS.iter().any(|ours| name.starts_with(ours));
         let names = names_in(&folder).map_err(io("cannot read the state folder"))?;
-        let is_known = |name: &String| is_ours(name) || name == "warren.toml";
-        if !names.is_empty() && !names.iter().any(is_known) {
+        if !is_state(&folder, &names) {
             return Err(StateError::OtherThings { path: path.display().to_string() });
         }
         let heir = Heir { uid, gid, former: metadata.uid() };
-        for name in names.iter().filter(|name| is_ours(name)) {
+        for name in names.iter().filter(|name| is_our_file(name) || is_our_folder(name)) {
             heir.take(&folder, name, MAX_DEPTH).map_err(io("cannot change the owner of"))?;
         }
         if (metadata.uid(), metadata.gid()) != (uid, gid) {
@@ -297,6 +301,27 @@ impl Heir {
     }
 }
 
+fn is_our_file(name: &str) -> bool {
+    OUR_FILES.contains(&name) || OUR_FILES_BEGIN.iter().any(|begin| name.starts_with(begin))
+}
+
+fn is_our_folder(name: &str) -> bool {
+    OUR_FOLDERS.contains(&name)
+}
+
+/// Whether these are the contents of a state folder: there is a file that nothing else has, or
+/// nothing that is not ours, as where only a client ever ran. `/var` and `/run` have a `lock`, too.
+fn is_state(folder: &File, names: &[String]) -> bool {
+    let kind = |name: &str| inside(folder, name).symlink_metadata().map(|it| it.file_type());
+    let is_file = |name: &str| kind(name).is_ok_and(|kind| kind.is_file());
+    let is_ours = |name: &String| {
+        NOT_INHERITED.contains(&name.as_str())
+            || (is_our_file(name) && is_file(name))
+            || (is_our_folder(name) && kind(name).is_ok_and(|kind| kind.is_dir()))
+    };
+    TELLTALE.into_iter().any(is_file) || names.iter().all(is_ours)
+}
+
 fn inside(folder: &File, name: &str) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}/{name}", folder.as_raw_fd()))
 }
@@ -365,6 +390,52 @@ mod tests {
 
         fs::write(scratch.path().join("warren.toml"), "").unwrap();
         StateDir::hand_over(scratch.path(), uid, gid).unwrap();
+    }
+
+    #[test]
+    fn folders_of_the_system_that_have_a_lock_are_not_handed_over() {
+        let (uid, gid) = (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw());
+        let hand_over = |made: &dyn Fn(&Path)| {
+            let scratch = Scratch::new();
+            made(scratch.path());
+            fs::set_permissions(scratch.path(), Permissions::from_mode(0o755)).unwrap();
+            StateDir::hand_over(scratch.path(), uid, gid)
+        };
+        let folder = |path: PathBuf| fs::create_dir(path).unwrap();
+        let file = |path: PathBuf| fs::write(path, "").unwrap();
+
+        for (name, made) in [
+            ("/run", &(|at: &Path| folder(at.join("lock"))) as &dyn Fn(&Path)),
+            ("/var", &|at| {
+                file(at.join("lock"));
+                folder(at.join("lib"));
+            }),
+            ("a link", &|at| {
+                std::os::unix::fs::symlink("run/lock", at.join("lock")).unwrap();
+            }),
+            ("a folder of that name", &|at| folder(at.join("warren.db"))),
+            ("nearly", &|at| file(at.join("warren.database"))),
+            ("a library's", &|at| file(at.join("lockdown"))),
+        ] {
+            let refused = hand_over(made).unwrap_err();
+            assert!(matches!(refused, StateError::OtherThings { .. }), "{name}: {refused}");
+        }
+        for (name, made) in [
+            (
+                "a client's",
+                &(|at: &Path| {
+                    folder(at.join("clients"));
+                    folder(at.join("profiles"));
+                }) as &dyn Fn(&Path),
+            ),
+            ("a server's that did not get far", &|at| file(at.join("lock"))),
+            ("a server's with other things", &|at| {
+                file(at.join("warren.db"));
+                file(at.join("notes"));
+            }),
+        ] {
+            hand_over(made).unwrap_or_else(|refused| panic!("{name}: {refused}"));
+        }
     }
 
     #[test]

@@ -152,7 +152,8 @@ table! {
         management: ManagementAddress = r#""""#, "",
             "Speak OpenVPN's management protocol here, for the consoles and exporters that know \
             it: the path of a unix socket as in \"/run/warren.mgmt\", or an address as in \
-            \"127.0.0.1:7505\". Empty for nowhere.";
+            \"127.0.0.1:7505\". Empty for nowhere. Where the server is started as root, this \
+            is believed only in a file that nobody but root can change or replace.";
         management_password_file: FilePath = r#""""#, "",
             "A file whose first line is asked of whoever connects to `management`. It must be \
             there if that is not a unix socket or the loopback: the protocol itself protects \

@@ -9,14 +9,15 @@
 //!            |  <--  Reply                            |  name servers: resolv.conf, resolvectl
 //! ```
 //!
-//! The keeper trusts nobody: it reads one file whose name it was started with, and in the end
-//! removes sockets whose names it was started with, too; it writes
-//! `/etc/resolv.conf` and no other file, never with a mode that could run it, and starts no
-//! program but `resolvectl`, with arguments that are names and addresses. It ends with the process
-//! that started it.
+//! The keeper trusts nobody: it reads one file whose name it was started with, as whoever could
+//! have replaced that file, besides what everybody may read of name resolution; in the end it
+//! removes sockets whose names it was started with, too. It writes `/etc/resolv.conf` and no other
+//! file, never with a mode that could run it and through no link, makes it a link to a resolver's
+//! file only, and starts no program but `resolvectl`, with arguments that are names and addresses.
+//! It ends with the process that started it.
 
 use std::ffi::CStr;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::FileTypeExt;
@@ -35,13 +36,12 @@ use sys::offspring::{self, Offspring};
 use crate::dns::{LinkDns, RESOLV_CONF, ResolvConf, Restored};
 use crate::error::HostError;
 use crate::place::{read_public, replace_file};
+use crate::trust::read_as_its_owner;
 
 /// As `ps` shows it.
 const NAME: &CStr = c"warren-keeper";
-/// The largest message, and the largest file that is read: configurations and `resolv.conf` are
-/// far smaller.
+/// The largest message: configurations and `resolv.conf` are far smaller.
 const MAX_MESSAGE: usize = 2 * 1024 * 1024;
-const MAX_FILE: u64 = 1024 * 1024;
 /// `resolvectl` is called five times at most and cut off after five seconds each.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What the resolver of the C library reads.
@@ -146,11 +146,12 @@ impl Keeper {
     ///
     /// # Errors
     ///
-    /// As reading the file would.
+    /// As reading the file by [`read_as_its_owner`] would.
     pub fn read_config(&self) -> io::Result<String> {
         match self.ask(&Request::Config)? {
             Reply::Text(text) => Ok(text),
             Reply::CannotRead(Some(errno)) => Err(io::Error::from_raw_os_error(errno)),
+            Reply::Failed(why) => Err(io::Error::new(io::ErrorKind::PermissionDenied, why)),
             _ => Err(io::ErrorKind::InvalidData.into()),
         }
     }
@@ -328,17 +329,12 @@ fn remove_socket(path: &Path) {
 }
 
 fn read_text(path: &Path) -> Reply {
-    match read_file(path).map(String::from_utf8) {
-        Ok(Ok(text)) => Reply::Text(text),
-        Ok(Err(_)) => Reply::CannotRead(None),
-        Err(error) => Reply::CannotRead(error.raw_os_error()),
+    match read_as_its_owner(path) {
+        Ok(text) => Reply::Text(text),
+        Err(error) if error.raw_os_error().is_some() => Reply::CannotRead(error.raw_os_error()),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Reply::CannotRead(None),
+        Err(error) => Reply::Failed(error.to_string()),
     }
-}
-
-fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    File::open(path)?.take(MAX_FILE).read_to_end(&mut content)?;
-    Ok(content)
 }
 
 fn send(line: &mut UnixStream, message: &impl Serialize) -> io::Result<()> {

@@ -61,6 +61,7 @@ mod server;
 mod sysctl;
 #[cfg(test)]
 mod testing;
+mod trust;
 
 pub use client::{ClientHost, ClientPlan, mark_for};
 pub use error::HostError;
@@ -68,3 +69,4 @@ pub use facts::Facts;
 pub use journal::Journal;
 pub use keeper::Keeper;
 pub use server::{ServerHost, ServerPlan};
+pub use trust::{is_roots_alone, read_as_its_owner};

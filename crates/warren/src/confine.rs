@@ -4,14 +4,13 @@
 //! thread; and each step needs something that a later one gives up.
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use backends::StateDir;
-use config::RunAs;
-use host::Keeper;
+use config::{Config, RunAs};
+use host::{Keeper, is_roots_alone};
 use nix::unistd::{Gid, Group, Uid, User};
 use sys::limits::{forbid_core_dumps, lift_locked_memory, lock_memory};
 use sys::{Account, Capability, Sandbox, privileges};
@@ -320,38 +319,37 @@ pub(crate) fn obstacles(user: &RunAs) -> Vec<(&'static str, Result<String, Strin
     ]
 }
 
-/// Whether nobody but root can change or replace the file: everything on the way to it belongs to
-/// root and can be written by root only, or is as `/tmp` is.
-pub(crate) fn is_roots_alone(file: &Path) -> io::Result<bool> {
-    let file = file.canonicalize()?;
-    for path in file.ancestors() {
-        let metadata = fs::symlink_metadata(path)?;
-        let mode = metadata.mode();
-        let is_sticky_folder = metadata.is_dir() && mode & 0o1000 != 0;
-        if metadata.uid() != 0 || (mode & 0o022 != 0 && !is_sticky_folder) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// Refuses a user that somebody else than root may have chosen: a server that was broken into
-/// could otherwise write itself a configuration that makes it root at the next start.
-pub(crate) fn check_user(user: &RunAs, file: Option<&Path>, state: &Path) -> anyhow::Result<()> {
-    let (Some(file), true) = (file, *user != RunAs::Auto && privileges::is_root()) else {
+/// Refuses what somebody else than root may have chosen and root would act on: a server that was
+/// broken into could otherwise write itself a configuration that makes it root at the next start,
+/// or has root read a file, or open a socket, for it.
+pub(crate) fn check_trust(
+    config: &Config,
+    file: Option<&Path>,
+    state: &Path,
+) -> anyhow::Result<()> {
+    let user = &config.server.user;
+    let key = if *user != RunAs::Auto {
+        "server.user"
+    } else if config.doors.openvpn.management.is_some() {
+        "doors.openvpn.management"
+    } else {
         return Ok(());
     };
-    // The folder is about to become somebody else's, if it is not yet.
-    let is_in_state = *user != RunAs::Root
-        && matches!((file.canonicalize(), state.canonicalize()),
-            (Ok(file), Ok(state)) if file.starts_with(&state));
+    let Some(file) = file.filter(|_| privileges::is_root()) else { return Ok(()) };
+    // The folder is about to become somebody else's, if it is not yet; and so is a link in it.
+    let is_in = |state: &Path| {
+        let places = [Some(file), file.parent()];
+        let mut real = places.into_iter().flatten().filter_map(|place| place.canonicalize().ok());
+        real.any(|place| place.starts_with(state))
+    };
+    let is_in_state = *user != RunAs::Root && state.canonicalize().is_ok_and(|state| is_in(&state));
     let is_alone = is_roots_alone(file);
     if is_alone.with_context(|| format!("{}: cannot look", file.display()))? && !is_in_state {
         return Ok(());
     }
     let file = file.display();
     let what = format!(
-        "{file}: server.user: others than root can write this; move the file out of the \
+        "{file}: {key}: others than root can write this; move the file out of the \
          state folder to one that only root can write, such as /etc/warren, and name it with \
          --config"
     );
@@ -390,13 +388,29 @@ mod tests {
         own(&folder, 61_086);
         assert!(!is_alone(), "its folder is somebody else's");
         let elsewhere = Path::new("/");
-        assert!(check_user(&RunAs::Root, Some(&file), elsewhere).is_err());
-        check_user(&RunAs::Auto, Some(&file), elsewhere).expect("nothing to believe");
+        let [auto, root, other, management] = [
+            "",
+            "[server]\nuser = \"root\"",
+            "[server]\nuser = \"vpn\"",
+            "[doors.openvpn]\nmanagement = \"/run/x\"",
+        ]
+        .map(|text| Config::parse(text, "warren.toml").expect("a configuration"));
+        assert!(check_trust(&root, Some(&file), elsewhere).is_err());
+        let refused = check_trust(&management, Some(&file), elsewhere).expect_err("not root's");
+        assert!(refused.to_string().contains("doors.openvpn.management"), "{refused}");
+        check_trust(&auto, Some(&file), elsewhere).expect("nothing to believe");
         own(&folder, 0);
-        let other = RunAs::Account("vpn".to_owned());
-        check_user(&other, Some(&file), Path::new("/etc")).expect("root's alone");
-        assert!(check_user(&other, Some(&file), &folder).is_err(), "it will be vpn's");
-        check_user(&RunAs::Root, Some(&file), &folder).expect("it stays root's");
+        for config in [&other, &management] {
+            check_trust(config, Some(&file), Path::new("/etc")).expect("root's alone");
+            assert!(check_trust(config, Some(&file), &folder).is_err(), "it will be the server's");
+        }
+        let link = folder.join("link");
+        std::os::unix::fs::symlink("/etc/passwd", &link).expect("a link");
+        assert!(check_trust(&other, Some(&link), &folder).is_err(), "the link will be, too");
+        check_trust(&root, Some(&file), &folder).expect("it stays root's");
+        own(&folder, 61_086);
+        assert!(check_trust(&root, Some(&link), elsewhere).is_err(), "a link of others");
+        own(&folder, 0);
         own(&file, 61_086);
         assert!(!is_alone(), "it is somebody else's");
         own(&file, 0);

@@ -7,7 +7,7 @@ use anyhow::ensure;
 use backends::{StateDir, StateLock, Store};
 use config::Config;
 use contract::Secret;
-use host::Keeper;
+use host::{Keeper, read_as_its_owner};
 use ipnet::IpNet;
 use mgmt::types::{NewProfile, NewUser};
 use mgmt::{Api, ApiServer, Control, ops};
@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 use crate::admin::{config_path, runtime};
 use crate::banner::{Banner, FirstUser};
 use crate::cli::{Global, UpArgs};
-use crate::confine::{Confined, Confinement, Role, check_user};
+use crate::confine::{Confined, Confinement, Role, check_trust};
 use crate::control::Live;
 use crate::output::print;
 use crate::running::Running;
@@ -56,8 +56,11 @@ pub(crate) struct Start {
 pub(crate) fn run(global: &Global, args: &UpArgs) -> anyhow::Result<()> {
     // Before anything is made: a wrong configuration changes nothing.
     let config_path = config_path(global, &args.config);
-    let config = Config::load(config_path.as_deref())?;
-    check_user(&config.server.user, config_path.as_deref(), &global.state)?;
+    let config = match &config_path {
+        Some(path) => Config::load_with(path, || read_as_its_owner(path))?,
+        None => Config::default(),
+    };
+    check_trust(&config, config_path.as_deref(), &global.state)?;
     let tap = config.doors.openvpn.management.is_some().then(LogTap::new);
     logging::start_with(&config.log.level.to_string(), tap.as_ref());
 

@@ -42,6 +42,23 @@ fn the_configuration_is_read_as_it_is_now_or_the_reason_is_told() {
 }
 
 #[test]
+fn a_configuration_that_became_a_link_is_not_read_with_roots_rights() {
+    Lab::run(|_| {
+        let file = PathBuf::from("/run/state/warren.toml");
+        std::os::unix::fs::chown("/run/state", Some(61_086), Some(61_086)).unwrap();
+        fs::write("/run/secret", "root's").unwrap();
+        fs::set_permissions("/run/secret", fs::Permissions::from_mode(0o600)).unwrap();
+        std::os::unix::fs::symlink("/run/secret", &file).unwrap();
+        let (keeper, _life) = keeper(Some(file));
+
+        let error = keeper.read_config().unwrap_err();
+
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        assert!(error.to_string().contains("link"), "{error}");
+    });
+}
+
+#[test]
 fn a_keeper_that_is_gone_is_an_error_that_says_what_to_do() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     drop(theirs);

@@ -213,6 +213,8 @@ pub enum Farewell {
     Shutdown,
     /// An operator ended this session; the peer may come back.
     Kicked,
+    /// An operator ended this session; the peer stays away until its user wants to come back.
+    Dismissed,
     /// The peer is not welcome any more.
     Revoked,
     /// The same device has a newer session.

@@ -60,7 +60,7 @@ pub use profile::{
     ProxyKind, ReadFile, Remote, Standing, StaticChallenge, Transport, directives_page,
 };
 pub use pull::{FilterAction, Pull, check_option};
-pub use responder::{AuthMode, ResponderConfig};
+pub use responder::{AuthMode, MAX_PENDING, ResponderConfig};
 pub use session::Session;
 pub use shape::{Framing, ShapeRules, SizeLimit};
 pub use static_key::{BadStaticKey, STATIC_KEY_LEN, StaticKey};

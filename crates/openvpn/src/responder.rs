@@ -29,7 +29,7 @@ use crate::token::{self, Token, TokenPolicy};
 use crate::wrap::{Protection, Side};
 
 /// How long a decision that is made elsewhere may be waited for: time to find the telephone.
-const MAX_PENDING: Duration = Duration::from_secs(600);
+pub const MAX_PENDING: Duration = Duration::from_secs(600);
 /// A client that repeats PUSH_REQUEST faster than this has merely not read the reply yet.
 const PUSH_AGAIN: Duration = Duration::from_secs(10);
 
@@ -467,7 +467,13 @@ impl Responder {
         login: Login,
         grant: Box<Grant>,
     ) -> Result<(), Fatal> {
+        // Whoever says one name and is let in under another would get a token for the first.
+        let is_other = self.config.auth.wants_password() && login.record.user != grant.user;
         match &self.member {
+            _ if is_other => {
+                self.deny(core, now, login.key_id, DenyReason::BadCredentials);
+                Ok(())
+            }
             Some(member) if member.user != grant.user => {
                 self.deny(core, now, login.key_id, DenyReason::BadCredentials);
                 Ok(())
@@ -523,7 +529,7 @@ impl Responder {
             },
             issued,
         };
-        Some((login.record.user.clone(), token))
+        Some((grant.user.clone(), token))
     }
 
     /// The client gets its place: keys first, then the record that lets it use them.

@@ -714,7 +714,9 @@ impl Session {
     fn disconnect(&mut self, now: Instant, farewell: Farewell) -> Result<(), Fatal> {
         let cause = match farewell {
             Farewell::Shutdown => TerminateCause::AdminReboot,
-            Farewell::Kicked | Farewell::Revoked => TerminateCause::AdminReset,
+            Farewell::Kicked | Farewell::Dismissed | Farewell::Revoked => {
+                TerminateCause::AdminReset
+            }
             Farewell::Replaced => TerminateCause::LostCarrier,
             Farewell::SessionOver => TerminateCause::SessionTimeout,
             Farewell::Idle => TerminateCause::IdleTimeout,
@@ -740,6 +742,9 @@ impl Session {
             // A client that hears HALT does not come back by itself.
             (Role::Responder(_), Farewell::SessionOver) => {
                 self.core.close(now, "HALT,the session was long enough", Fatal::Finished(cause));
+            }
+            (Role::Responder(_), Farewell::Dismissed) => {
+                self.core.close(now, "HALT,an operator ended the session", Fatal::Finished(cause));
             }
             (Role::Responder(_), Farewell::Idle) => {
                 self.core.close(

@@ -191,6 +191,29 @@ fn a_token_of_another_user_does_not_go_with_ones_certificate() {
 }
 
 #[test]
+fn who_is_let_in_under_another_name_gets_no_token_for_their_own() {
+    let clock = Arc::new(WallClock::new(NOW));
+    for renegotiates in [false, true] {
+        let setup = Setup {
+            tokens: Some(policy(&clock)),
+            renegotiate: Some(Duration::from_secs(20)),
+            ..with_password()
+        };
+        let judge = move |_: &str, number| {
+            let user = if number == usize::from(renegotiates) { "bob" } else { "ann" };
+            AuthVerdict::Grant(Box::new(Grant { user: user.to_owned(), ..Grant::default() }))
+        };
+        let (setup, asked) = judged(judge, setup);
+        let mut pair = setup.pair(1);
+
+        pair.run(Duration::from_secs(30));
+
+        assert_eq!(asked.borrow().len(), 1 + usize::from(renegotiates));
+        assert!(!is_up(&pair) && pair.right.sessions.is_empty());
+    }
+}
+
+#[test]
 fn nobody_gets_a_token_or_a_push_before_everything_is_decided() {
     let clock = Arc::new(WallClock::new(NOW));
     let (setup, _) = judged(

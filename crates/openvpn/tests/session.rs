@@ -316,6 +316,7 @@ fn a_server_that_stops_tells_its_clients() {
         (Farewell::Shutdown, Fatal::Finished(TerminateCause::AdminReboot)),
         (Farewell::Kicked, Fatal::Finished(TerminateCause::AdminReboot)),
         (Farewell::Revoked, Fatal::Denied("the server refused the login (AUTH_FAILED)")),
+        (Farewell::Dismissed, Fatal::Denied("the server ended the session (HALT)")),
         (Farewell::SessionOver, Fatal::Denied("the server ended the session (HALT)")),
         (Farewell::Idle, Fatal::Denied("the server ended the session (HALT)")),
     ] {

@@ -1,6 +1,6 @@
 //! Logins that a console decides about.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,8 +25,8 @@ mod tests;
 /// Logins under judgement at once: as many as there may be handshakes, and some for the sessions
 /// that renew their keys.
 const MAX_LOGINS: usize = 2048;
-/// How long a session that never came up is remembered, if nobody says that it ended.
-const FORGET_AFTER: Duration = Duration::from_secs(2 * 3600);
+/// Sessions that are not up and are remembered: there may be as many handshakes, twice over.
+const MAX_ARRIVING: usize = 2048;
 
 /// Which login of which session.
 type Key = (u64, u32);
@@ -70,8 +70,9 @@ pub(crate) struct Settings {
 #[derive(Debug, Default)]
 struct Table {
     clients: BTreeMap<u64, Client>,
+    /// Those of the clients that are not up, the oldest first.
+    arriving: BTreeSet<(Instant, u64)>,
     logins: BTreeMap<Key, Login>,
-    tickets: u64,
 }
 
 /// One session, from its first login to its end.
@@ -93,6 +94,8 @@ struct Certificate {
 struct Login {
     ticket: u64,
     user: String,
+    /// Whether it counts as a failure until it is granted.
+    is_guess: bool,
     /// Every decision has a number; whoever waits wants one that is newer than what they know.
     decision: watch::Sender<(u64, Option<Decision>)>,
     /// The last decision that the client was told of: that it takes a while.
@@ -142,9 +145,7 @@ impl Decisions {
 
     /// A session came up: consoles are told.
     pub(crate) fn established(&self, info: &SessionInfo) {
-        if let Some(client) = self.table().clients.get_mut(&info.id) {
-            client.is_up = true;
-        }
+        self.table().came_up(info.id);
         self.notices.tell(notice::addresses(info));
         self.notices.client(established(info, self.server.get()));
     }
@@ -153,8 +154,7 @@ impl Decisions {
     pub(crate) fn ended(&self, id: u64, info: Option<&SessionInfo>, totals: &PortTotals) {
         let was_known = {
             let mut table = self.table();
-            table.logins.retain(|(session, _), _| *session != id);
-            table.clients.remove(&id).is_some_and(|client| client.logins > 0)
+            table.forget(id).is_some_and(|client| client.logins > 0)
         };
         if was_known {
             let mut environment = Environment::new(&format!("DISCONNECT,{id}"));
@@ -166,10 +166,13 @@ impl Decisions {
         }
     }
 
-    /// News were lost: whoever is not among `live` any more has ended.
+    /// News were lost: whoever is among `live` is up, and whoever is not any more has ended.
     pub(crate) fn resync(&self, live: &[u64]) {
         let gone = {
-            let table = self.table();
+            let mut table = self.table();
+            for id in live {
+                table.came_up(*id);
+            }
             let is_gone =
                 |(id, client): (&u64, &Client)| (client.is_up && !live.contains(id)).then_some(*id);
             table.clients.iter().filter_map(is_gone).collect::<Vec<_>>()
@@ -196,23 +199,24 @@ impl Decisions {
                     None => shown(&password),
                     Some(response) => static_response(&password, &response),
                 };
-                self.ask(context, &user, |environment| environment.set("password", &password)).await
+                self.guess(context, &user, &password).await
             }
             Credentials::Response { user, state, response } => {
                 let ticket = state.as_slice().try_into().map(u64::from_be_bytes);
-                if let Some(key) = ticket.ok().and_then(|ticket| self.pending(context, ticket)) {
+                let key = ticket.ok().and_then(|ticket| self.pending(context, ticket));
+                if let Some(key) = key.filter(|key| self.is_of(*key, &user)) {
                     return self.respond(context, key, &response).await;
                 }
                 let state = String::from_utf8_lossy(&state).into_owned();
                 let answer = shown(&response);
                 let password = Zeroizing::new(format!("CRV1::{state}::{}", answer.as_str()));
-                self.ask(context, &user, |environment| environment.set("password", &password)).await
+                self.guess(context, &user, &password).await
             }
             Credentials::Known { user, .. } => {
                 let state = |environment: &mut Environment| {
                     environment.set("session_state", "Authenticated");
                 };
-                self.ask(context, &user, state).await
+                self.ask(context, &user, false, state).await
             }
             Credentials::Pending { ticket } => match self.pending(context, ticket) {
                 Some(key) => self.wait(context, key).await,
@@ -228,12 +232,12 @@ impl Decisions {
         let certificate = Certificate { user: grant.user.clone(), serial: grant.device.clone() };
         {
             let mut table = self.table();
-            table.client(context.session.0).certificate = Some(certificate);
+            table.client(context.session.0, self.settings.memory()).certificate = Some(certificate);
         }
         if !self.settings.ends_with_certificate {
             return verdict;
         }
-        match self.ask(context, &grant.user, |_| ()).await {
+        match self.ask(context, &grant.user, false, |_| ()).await {
             AuthVerdict::Grant(decided) => {
                 let device = grant.device.clone();
                 AuthVerdict::Grant(Box::new(Grant { device, ..*decided }))
@@ -242,11 +246,18 @@ impl Decisions {
         }
     }
 
-    /// Tells the consoles of a login, and waits.
+    /// Asks about what anybody may say; too many that are wrong are not even asked about.
+    async fn guess(&self, context: &AuthContext, user: &str, password: &str) -> AuthVerdict {
+        self.ask(context, user, true, |environment| environment.set("password", password)).await
+    }
+
+    /// Tells the consoles of a login, and waits. Whoever has proven something that cannot be
+    /// guessed must not suffer for those who guess at the same address.
     async fn ask(
         &self,
         context: &AuthContext,
         user: &str,
+        is_guess: bool,
         describe: impl FnOnce(&mut Environment),
     ) -> AuthVerdict {
         if !self.notices.is_heard() {
@@ -256,10 +267,10 @@ impl Decisions {
             );
             return AuthVerdict::Deny(DenyReason::BackendUnavailable);
         }
-        if self.limiter().check(Instant::now(), context.remote, user).is_err() {
+        if is_guess && self.limiter().check(Instant::now(), context.remote, user).is_err() {
             return AuthVerdict::Deny(DenyReason::TooManyAttempts);
         }
-        let Some((key, mode, certificate)) = self.register(context, user) else {
+        let Some((key, mode, certificate)) = self.register(context, user, is_guess) else {
             return AuthVerdict::Deny(DenyReason::BackendUnavailable);
         };
         let mut environment = Environment::new(&format!("{mode},{},{}", key.0, key.1));
@@ -287,6 +298,7 @@ impl Decisions {
         &self,
         context: &AuthContext,
         user: &str,
+        is_guess: bool,
     ) -> Option<(Key, &'static str, Option<Certificate>)> {
         let now = Instant::now();
         let mut table = self.table();
@@ -294,16 +306,15 @@ impl Decisions {
         if table.logins.len() >= MAX_LOGINS {
             return None;
         }
-        table.tickets += 1;
-        let ticket = table.tickets;
-        let client = table.client(context.session.0);
+        let client = table.client(context.session.0, self.settings.memory());
         client.logins += 1;
         let key = (context.session.0, client.logins);
         let mode = if client.is_up { "REAUTH" } else { "CONNECT" };
         let certificate = client.certificate.clone();
         let login = Login {
-            ticket,
+            ticket: u64::from_be_bytes(backends::random_bytes()),
             user: user.to_owned(),
+            is_guess,
             decision: watch::Sender::new((0, None)),
             told: 0,
             expires: now + self.settings.patience,
@@ -318,6 +329,11 @@ impl Decisions {
         let mut of_session =
             table.logins.range((context.session.0, 0)..=(context.session.0, u32::MAX));
         of_session.find(|(_, login)| login.ticket == ticket).map(|(key, _)| *key)
+    }
+
+    /// Whether a login is this user's.
+    fn is_of(&self, key: Key, user: &str) -> bool {
+        self.table().logins.get(&key).is_some_and(|login| login.user == user)
     }
 
     /// What a user typed while the decision was pending.
@@ -336,8 +352,14 @@ impl Decisions {
     /// Waits for the next decision about a login, and makes a verdict of it.
     async fn wait(&self, context: &AuthContext, key: Key) -> AuthVerdict {
         // Two may wait for the same decision, and only one of them finds the login still there.
-        let Some(user) = self.table().logins.get(&key).map(|login| login.user.clone()) else {
+        let login = self.table().logins.get(&key).map(|login| (login.user.clone(), login.is_guess));
+        let Some((user, is_guess)) = login else {
             return AuthVerdict::Deny(DenyReason::BadCredentials);
+        };
+        let was_right = || {
+            if is_guess {
+                self.limiter().succeeded(Instant::now(), context.remote, &user);
+            }
         };
         let outcome = self.next(key).await;
         if let Outcome::Decided(Decision::Pending { extra, timeout }) = outcome {
@@ -350,13 +372,13 @@ impl Decisions {
         self.table().logins.remove(&key);
         match outcome {
             Outcome::Decided(Decision::Grant(block)) => {
-                self.limiter().succeeded(Instant::now(), context.remote, &user);
+                was_right();
                 self.grant(context, user, block).await
             }
             Outcome::Decided(Decision::Deny(told)) => match told {
                 Some(told) if told.starts_with("CRV1:") => {
                     // A question is not a failure.
-                    self.limiter().succeeded(Instant::now(), context.remote, &user);
+                    was_right();
                     challenge(&told)
                 }
                 Some(reason) => AuthVerdict::Refuse { reason },
@@ -404,7 +426,8 @@ impl Decisions {
         if block.is_disabled {
             return AuthVerdict::Deny(DenyReason::AccountDisabled);
         }
-        let known = Credentials::Known { user: user.clone(), since: crate::now() };
+        // The console has looked at the proof; only the account is in question.
+        let known = Credentials::Known { user: user.clone(), since: u64::MAX };
         let mut grant = match self.local.authenticate(context, known).await {
             AuthVerdict::Grant(known) => *known,
             // Anybody may be known to the console alone.
@@ -423,18 +446,44 @@ impl Decisions {
     }
 }
 
+impl Settings {
+    /// How long a session that is not up is remembered, if nobody says that it ended: a handshake,
+    /// and the longest wait for a decision that there may be in one.
+    fn memory(&self) -> Duration {
+        self.patience * 2 + openvpn::MAX_PENDING
+    }
+}
+
 impl Table {
-    fn client(&mut self, session: u64) -> &mut Client {
+    /// The session of this number; those that should long have been up are forgotten.
+    fn client(&mut self, session: u64, memory: Duration) -> &mut Client {
         let now = Instant::now();
-        self.clients.retain(|_, client| {
-            client.is_up || now.saturating_duration_since(client.since) < FORGET_AFTER
-        });
-        self.clients.entry(session).or_insert(Client {
-            since: now,
-            logins: 0,
-            is_up: false,
-            certificate: None,
+        let is_new = !self.clients.contains_key(&session);
+        while let Some((since, oldest)) = self.arriving.first().copied() {
+            let is_full = is_new && self.arriving.len() >= MAX_ARRIVING;
+            if !is_full && now.saturating_duration_since(since) < memory {
+                break;
+            }
+            self.forget(oldest);
+        }
+        self.clients.entry(session).or_insert_with(|| {
+            self.arriving.insert((now, session));
+            Client { since: now, logins: 0, is_up: false, certificate: None }
         })
+    }
+
+    fn came_up(&mut self, session: u64) {
+        if let Some(client) = self.clients.get_mut(&session) {
+            client.is_up = true;
+            self.arriving.remove(&(client.since, session));
+        }
+    }
+
+    fn forget(&mut self, session: u64) -> Option<Client> {
+        self.logins.retain(|(of, _), _| *of != session);
+        let client = self.clients.remove(&session)?;
+        self.arriving.remove(&(client.since, session));
+        Some(client)
     }
 }
 

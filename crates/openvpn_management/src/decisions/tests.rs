@@ -34,6 +34,10 @@ impl Authenticator for List {
             Credentials::Known { user, .. } if user == "bob" => {
                 AuthVerdict::Deny(DenyReason::AccountDisabled)
             }
+            // Her password was changed this very moment.
+            Credentials::Known { user, since } if user == "cora" && since > crate::now() + 60 => {
+                AuthVerdict::Deny(DenyReason::AccountDisabled)
+            }
             _ => AuthVerdict::Deny(DenyReason::BadCredentials),
         };
         Box::pin(async { verdict })
@@ -126,13 +130,13 @@ async fn a_console_lets_a_client_in_with_options_of_its_own() {
 #[tokio::test]
 async fn the_user_list_has_a_say_about_those_it_knows() {
     let mut bench = Bench::new(false);
-    for (session, user) in [(1, "bob"), (2, "stranger")] {
+    for (session, user) in [(1, "bob"), (2, "stranger"), (3, "cora")] {
         let login = bench.login(session, password(user));
         bench.notice().await;
         bench.decisions.decide((session, 1), Decision::Grant(Block::default()));
         match login.await.unwrap() {
             AuthVerdict::Deny(reason) => {
-                assert_eq!((user, reason), ("bob", DenyReason::AccountDisabled))
+                assert_eq!((user != "stranger", reason), (true, DenyReason::AccountDisabled));
             }
             AuthVerdict::Grant(grant) => assert_eq!(grant.user, "stranger"),
             verdict => panic!("{user}: {verdict:?}"),
@@ -273,6 +277,62 @@ async fn guessing_is_slowed_down_whoever_decides() {
         }
     }
     assert!((15..=25).contains(&refused), "{refused} of 40 were not even asked about");
+
+    // Nobody guesses a token: whoever has one renews their keys beside all that.
+    for session in 100..140 {
+        let login = bench.login(session, Credentials::Known { user: "anna".to_owned(), since: 1 });
+        assert!(bench.notice().await.starts_with(">CLIENT:CONNECT,"));
+        bench.decisions.decide((session, 1), Decision::Grant(Block::default()));
+        assert!(matches!(login.await.unwrap(), AuthVerdict::Grant(_)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pending_login_is_not_answered_under_another_name() {
+    let mut bench = Bench::new(false);
+    let mut tickets = Vec::new();
+    for session in [7, 8] {
+        let login = bench.login(session, password("anna"));
+        bench.notice().await;
+        let timeout = Duration::from_secs(300);
+        let pending = Decision::Pending { extra: String::new(), timeout };
+        bench.decisions.decide((session, 1), pending);
+        let AuthVerdict::Pending { ticket, .. } = login.await.unwrap() else { panic!() };
+        tickets.push(ticket);
+    }
+    assert!(tickets[0].abs_diff(tickets[1]) > 1, "tickets can be guessed");
+
+    let response = Credentials::Response {
+        user: "bob".to_owned(),
+        state: tickets[0].to_be_bytes().to_vec(),
+        response: Secret::new(*b"123456"),
+    };
+    let other = bench.login(7, response);
+    let notice = bench.notice().await;
+
+    assert!(notice.starts_with(">CLIENT:CONNECT,7,2\n"), "{notice}");
+    has(&notice, ">CLIENT:ENV,username=bob");
+    other.abort();
+}
+
+#[tokio::test]
+async fn sessions_that_never_come_up_are_forgotten_and_those_that_are_up_are_not() {
+    let bench = Bench::new(false);
+    let up = crate::testing::session(0, "anna", "192.0.2.10:4").0;
+    for session in 0..MAX_ARRIVING as u64 + 100 {
+        let chain = vec![vec![1]];
+        bench.login(session, Credentials::Certificate { chain }).await.unwrap();
+        if session == 0 {
+            bench.decisions.established(&up);
+        }
+    }
+
+    let mut table = bench.decisions.table();
+    assert_eq!((table.clients.len(), table.arriving.len()), (MAX_ARRIVING + 1, MAX_ARRIVING));
+    assert!(table.clients.contains_key(&0) && !table.clients.contains_key(&1));
+    let brief = Duration::ZERO;
+    table.client(1_000_000, brief);
+    assert_eq!((table.clients.len(), table.arriving.len()), (2, 1));
 }
 
 #[tokio::test]

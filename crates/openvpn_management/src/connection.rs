@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::decisions::Decision;
 use crate::notice::Notice;
+use crate::seats::{MAX_CONSOLES, Stranger};
 use crate::server::Shared;
 use crate::status::{Snapshot, help, version};
 
@@ -108,9 +109,13 @@ enum Happened {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn run(&mut self) -> Result<Infallible, Ended> {
         if self.shared.password.is_some() {
-            let logged_in = timeout(LOGIN_TIME, self.log_in()).await;
-            logged_in.map_err(|_| Ended::Cut("it did not say the password in time"))??;
+            self.be_let_in().await?;
         }
+        let Some(_seat) = self.shared.seats.sit() else {
+            warn!("a management client is turned away: there are {MAX_CONSOLES} already");
+            self.say("ERROR: too many management clients are connected\n").await?;
+            return Err(Ended::Cut("every seat is taken"));
+        };
         // From here on it counts as somebody who can decide.
         self.notices = Some(self.shared.notices.listen());
         let greeting = format!(
@@ -159,7 +164,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    async fn log_in(&mut self) -> Result<(), Ended> {
+    /// The password, in time, and before too many others come to say it.
+    async fn be_let_in(&mut self) -> Result<(), Ended> {
+        let Some((stranger, evicted)) = self.shared.seats.wait() else {
+            self.say("ERROR: too many management clients are connected\n").await?;
+            return Err(Ended::Cut("too many guess at the password"));
+        };
+        tokio::select! {
+            logged_in = timeout(LOGIN_TIME, self.log_in(&stranger)) => {
+                logged_in.map_err(|_| Ended::Cut("it did not say the password in time"))?
+            }
+            Ok(()) = evicted => Err(Ended::Cut("others come to say the password")),
+        }
+    }
+
+    async fn log_in(&mut self, stranger: &Stranger) -> Result<(), Ended> {
         let mut buffer = Zeroizing::new([0; READ]);
         for _ in 0..MAX_GUESSES {
             self.say("ENTER PASSWORD:").await?;
@@ -176,7 +195,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if is_right {
                 return self.say("SUCCESS: password is correct\n").await;
             }
+            stranger.pays(true);
             tokio::time::sleep(WRONG_GUESS).await;
+            stranger.pays(false);
         }
         Err(Ended::Cut("it does not know the password"))
     }
@@ -294,7 +315,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 success(&format!("{killed} client(s) at address {address} killed"))
             }
             Command::ClientKill { cid, is_final } => {
-                let farewell = if is_final { Farewell::Revoked } else { Farewell::Kicked };
+                let farewell = if is_final { Farewell::Dismissed } else { Farewell::Kicked };
                 outcome("client-kill", shared.house.end(cid, farewell).await)
             }
             Command::LoadStats => {

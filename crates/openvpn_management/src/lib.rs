@@ -19,6 +19,7 @@ mod decisions;
 mod house;
 mod log;
 mod notice;
+mod seats;
 mod server;
 mod status;
 #[cfg(test)]

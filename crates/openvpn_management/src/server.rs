@@ -16,9 +16,8 @@ use config::{AuthMode, ManagementListen, OpenVpn};
 use contract::{Authenticator, Secret};
 use openvpn::management::{Hold, Show};
 use shell::{Heard, News, SessionNews};
-use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, error, info, warn};
@@ -28,12 +27,11 @@ use crate::decisions::{Decision, Decisions, Settings, established};
 use crate::house::House;
 use crate::log::LogTap;
 use crate::notice::{self, Notice, Notices, ServerFacts};
+use crate::seats::Seats;
 
 #[cfg(test)]
 mod tests;
 
-/// Consoles at once: one that decides, a few that count, and one for whoever wants to look.
-const MAX_CONNECTIONS: usize = 8;
 /// States that are remembered.
 const MAX_STATES: usize = 100;
 /// The largest password file that is read, in bytes.
@@ -68,6 +66,7 @@ pub(crate) struct Shared {
     pub(crate) stop: watch::Sender<bool>,
     pub(crate) holds: AtomicBool,
     pub(crate) states: Mutex<VecDeque<String>>,
+    pub(crate) seats: Seats,
 }
 
 impl Shared {
@@ -207,18 +206,18 @@ impl Management {
             stop: watch::Sender::new(false),
             holds: AtomicBool::new(false),
             states: Mutex::default(),
+            seats: Seats::new(),
         });
         shared.enter("CONNECTING", "");
         shared.enter("CONNECTED", "SUCCESS");
         let listening = tokio::spawn(listen_to(news, Arc::clone(&shared)));
         let mut connections = JoinSet::new();
-        let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         tokio::pin!(stop);
         loop {
             tokio::select! {
                 () = &mut stop => break,
                 accepted = self.listener.accept() => {
-                    take(accepted, &mut connections, &seats, &shared).await;
+                    take(accepted, &mut connections, &shared).await;
                 }
                 Some(_) = connections.join_next() => {}
             }
@@ -388,20 +387,15 @@ enum Accepted {
     Tcp(TcpStream, SocketAddr),
 }
 
-/// Gives a connection a task, if there is a seat for it.
-async fn take(
-    accepted: io::Result<Accepted>,
-    connections: &mut JoinSet<()>,
-    seats: &Arc<Semaphore>,
-    shared: &Arc<Shared>,
-) {
-    let (seat, shared) = (Arc::clone(seats).try_acquire_owned().ok(), Arc::clone(shared));
+/// Gives a connection a task.
+async fn take(accepted: io::Result<Accepted>, connections: &mut JoinSet<()>, shared: &Arc<Shared>) {
+    let shared = Arc::clone(shared);
     match accepted {
         Ok(Accepted::Unix(stream)) => {
-            connections.spawn(attend(stream, "the unix socket".to_owned(), seat, shared));
+            connections.spawn(attend(stream, "the unix socket".to_owned(), shared));
         }
         Ok(Accepted::Tcp(stream, from)) => {
-            connections.spawn(attend(stream, from.to_string(), seat, shared));
+            connections.spawn(attend(stream, from.to_string(), shared));
         }
         Err(error) => {
             error!(%error, "doors.openvpn.management: a connection is lost");
@@ -410,20 +404,10 @@ async fn take(
     }
 }
 
-async fn attend<S>(
-    mut stream: S,
-    peer: String,
-    seat: Option<OwnedSemaphorePermit>,
-    shared: Arc<Shared>,
-) where
+async fn attend<S>(stream: S, peer: String, shared: Arc<Shared>)
+where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
-    let Some(_seat) = seat else {
-        warn!(peer, "a management client is turned away: there are {MAX_CONNECTIONS} already");
-        let words = b"ERROR: too many management clients are connected\r\n";
-        let _ = timeout(FAREWELL_TIME, stream.write_all(words)).await;
-        return;
-    };
     debug!(peer, "a management client connects");
     match talk(stream, shared).await {
         Ended::Left | Ended::Stopped => debug!(peer, "a management client left"),

@@ -99,5 +99,6 @@ pub(crate) fn shared() -> Arc<Shared> {
         stop: watch::Sender::new(false),
         holds: AtomicBool::new(false),
         states: Mutex::default(),
+        seats: crate::seats::Seats::new(),
     })
 }

@@ -11,6 +11,7 @@ use super::*;
 use crate::LogTap;
 use crate::decisions::{Decisions, Settings};
 use crate::notice::{Notices, ServerFacts};
+use crate::seats::MAX_STRANGERS;
 use crate::testing::{FakeHouse, session};
 
 #[derive(Debug)]
@@ -57,6 +58,7 @@ impl Bench {
             stop: watch::Sender::new(false),
             holds: AtomicBool::new(false),
             states: Mutex::default(),
+            seats: crate::seats::Seats::new(),
         });
         shared.enter("CONNECTED", "SUCCESS");
         Self { house, shared, decisions }
@@ -194,7 +196,7 @@ async fn sessions_are_ended_by_name_address_and_number() {
             (7, Farewell::Kicked),
             (8, Farewell::Kicked),
             (9, Farewell::Kicked),
-            (10, Farewell::Revoked)
+            (10, Farewell::Dismissed)
         ]
     );
 }
@@ -314,4 +316,44 @@ async fn the_log_is_shown_and_followed() {
     log("after");
     let line = console.line().await;
     assert!(line.starts_with(">LOG:") && line.ends_with(",I,after"), "{line}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_knows_the_password_gets_in_past_a_crowd_that_says_nothing() {
+    let bench = Bench::new(Some("open"));
+    let mut silent = Vec::new();
+    for _ in 0..2 * MAX_STRANGERS {
+        let mut stranger = bench.connect();
+        stranger.until("ENTER PASSWORD:").await;
+        silent.push(stranger);
+    }
+
+    let mut console = bench.connect();
+    console.until("ENTER PASSWORD:").await;
+    console.send("open\n").await;
+    assert_eq!(console.line().await, "SUCCESS: password is correct");
+    console.greeted().await;
+
+    let first = silent.swap_remove(0);
+    assert!(matches!(first.ended().await, Ended::Cut("others come to say the password")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_guesses_wrong_pays_before_somebody_else_may_guess() {
+    let bench = Bench::new(Some("open"));
+    let mut wrong = Vec::new();
+    for _ in 0..MAX_STRANGERS {
+        let mut stranger = bench.connect();
+        stranger.until("ENTER PASSWORD:").await;
+        stranger.send("sesame\n").await;
+        wrong.push(stranger);
+    }
+    tokio::time::sleep(WRONG_GUESS / 2).await;
+
+    let mut next = bench.connect();
+    assert!(next.line().await.starts_with("ERROR: too many"));
+    tokio::time::sleep(WRONG_GUESS).await;
+    bench.connect().until("ENTER PASSWORD:").await;
+    let first = wrong.swap_remove(0);
+    assert!(matches!(first.ended().await, Ended::Cut("others come to say the password")));
 }

@@ -4,6 +4,7 @@ use config::Config;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::*;
+use crate::seats::MAX_CONSOLES;
 
 struct Folder(PathBuf);
 
@@ -111,15 +112,15 @@ async fn there_are_so_many_seats_and_one_that_is_left_is_free_again() {
     let folder = Folder::new();
     let path = folder.path("socket");
     let listener = bind(&path).unwrap();
-    let (shared, seats) = (crate::testing::shared(), Arc::new(Semaphore::new(MAX_CONNECTIONS)));
+    let shared = crate::testing::shared();
     let accepting = tokio::spawn(async move {
         let mut connections = JoinSet::new();
         loop {
-            take(listener.accept().await, &mut connections, &seats, &shared).await;
+            take(listener.accept().await, &mut connections, &shared).await;
         }
     });
     let mut consoles = Vec::new();
-    for _ in 0..MAX_CONNECTIONS {
+    for _ in 0..MAX_CONSOLES {
         let mut stream = UnixStream::connect(&path).await.unwrap();
         assert!(greeting(&mut stream).await.starts_with(">INFO:"));
         consoles.push(stream);
@@ -143,10 +144,10 @@ async fn tcp_is_spoken_on_the_loopback() {
     let listener = listener(&ManagementListen::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
     let Listener::Tcp(tcp) = &listener else { panic!() };
     let address = tcp.local_addr().unwrap();
-    let (shared, seats) = (crate::testing::shared(), Arc::new(Semaphore::new(MAX_CONNECTIONS)));
+    let shared = crate::testing::shared();
     let mut connections = JoinSet::new();
     let console =
         tokio::spawn(async move { greeting(TcpStream::connect(address).await.unwrap()).await });
-    take(listener.accept().await, &mut connections, &seats, &shared).await;
+    take(listener.accept().await, &mut connections, &shared).await;
     assert!(console.await.unwrap().starts_with(">INFO:"));
 }

@@ -25,11 +25,11 @@ use crate::workers::{WorkerEvent, WorkerOp, Workers};
 
 /// Handshakes under way at once: each is a TLS session of some 20 KiB, so this is a bound on
 /// memory, not a limit that a crowd coming back after a restart would notice.
-const MAX_HALF_OPEN: usize = 1024;
+pub(crate) const MAX_HALF_OPEN: usize = 1024;
 
 /// Of these, from one source: an IPv4 address or an IPv6 /64. A household or an office behind one
 /// address comes back together, but nobody fills the room of everybody else.
-const MAX_HALF_OPEN_PER_SOURCE: usize = 128;
+pub(crate) const MAX_HALF_OPEN_PER_SOURCE: usize = 128;
 /// How long sessions may take to say goodbye when the door closes.
 const STOP_TIME: Duration = Duration::from_secs(3);
 
@@ -51,11 +51,6 @@ impl HalfOpen {
         *self.by_source.entry(source(path)).or_default() += 1;
     }
 
-    #[cfg(test)]
-    pub(crate) fn all(&self) -> usize {
-        self.all
-    }
-
     pub(crate) fn end(&mut self, path: Path) {
         self.all = self.all.saturating_sub(1);
         if let Entry::Occupied(mut entry) = self.by_source.entry(source(path)) {
@@ -68,7 +63,7 @@ impl HalfOpen {
 }
 
 /// Whom a handshake counts against.
-fn source(path: Path) -> IpAddr {
+pub(crate) fn source(path: Path) -> IpAddr {
     match path.remote.ip().to_canonical() {
         IpAddr::V6(address) => {
             let network = u128::from(address) & !u128::from(u64::MAX);
@@ -411,8 +406,19 @@ where
             Route::New => self.accept(now, path, bytes),
             Route::Reply => {
                 let _ = self.services.workers.transmit(path, &self.reply);
+                if let Some(stream) = stream_of(path) {
+                    self.services.lobby.answered(stream);
+                }
             }
-            Route::Discard(why) => self.services.workers.count_discard(why),
+            Route::Discard(why) => {
+                self.services.workers.count_discard(why);
+                // Those two are our trouble, everything else the peer's.
+                if !matches!(why, Discard::RateLimited | Discard::NoBuffer)
+                    && let Some(stream) = stream_of(path)
+                {
+                    self.services.lobby.reject(stream);
+                }
+            }
         }
     }
 
@@ -449,6 +455,15 @@ where
             // Its time was over just now, and the connection is being closed.
             Some(None) => {
                 self.acceptor.forget(session);
+                return;
+            }
+            // Its listener said goodbye to everybody else while this one was on its way.
+            Some(Some(listener)) if self.closing.contains(&listener) => {
+                self.acceptor.forget(session);
+                self.services.workers.count_discard(Discard::Unwanted);
+                self.services
+                    .workers
+                    .submit(stream.map(WorkerOp::RemoveStream).into_iter().collect());
                 return;
             }
             Some(Some(listener)) => Some(listener),

@@ -18,24 +18,25 @@ use std::time::Duration;
 use contract::{Carrier, Claim, Path, SocketId, StreamId};
 use dataplane::StreamKind;
 use sys::TcpIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
+use self::sharing::Sharing;
+use self::strangers::Strangers;
 use crate::driver::HalfOpen;
 use crate::workers::{WorkerOp, Workers};
+
+mod sharing;
+mod strangers;
 
 /// How long a stranger may take to say what it wants: a round trip, and a lost packet or two.
 const FIRST_BYTES_TIME: Duration = Duration::from_secs(10);
 /// What is read before that is decided.
 const MAX_FIRST: usize = 2048;
-/// How long the server that shares the port may take to answer.
-const CONNECT_TIME: Duration = Duration::from_secs(10);
-/// Bytes under way in each direction of a connection that was handed on.
-const COPY_ROOM: usize = 16 * 1024;
 /// The pause after a connection that could not be accepted: without descriptors, the next one
 /// cannot be either, and trying at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -49,24 +50,49 @@ pub(crate) struct Lobby {
 
 #[derive(Debug, Default)]
 struct Guests {
-    strangers: HalfOpen,
+    strangers: Strangers,
     shared: HalfOpen,
-    /// At the workers, with their listeners; dropping the sender ends the wait.
-    waiting: HashMap<StreamId, (SocketId, oneshot::Sender<()>)>,
+    /// At the workers.
+    waiting: HashMap<StreamId, AtWorkers>,
+}
+
+#[derive(Debug)]
+struct AtWorkers {
+    listener: SocketId,
+    /// Whether it has said something that deserved an answer.
+    was_answered: bool,
+    /// Dropping it ends the wait.
+    gone: oneshot::Sender<()>,
 }
 
 impl Lobby {
     /// Takes a connection out that has become a session; where it came in. `None` if it is gone.
     pub(crate) fn take(&self, stream: StreamId) -> Option<SocketId> {
-        self.guests().waiting.remove(&stream).map(|(listener, _)| listener)
+        self.guests().waiting.remove(&stream).map(|at| at.listener)
     }
 
     /// Forgets a connection that ended before it became anything.
     pub(crate) fn leave(&self, stream: StreamId) {
         let mut guests = self.guests();
-        if let Some((_, gone)) = guests.waiting.get_mut(&stream) {
+        if let Some(at) = guests.waiting.get_mut(&stream) {
             // Its task still has to tell the workers.
-            *gone = oneshot::channel().0;
+            at.gone = oneshot::channel().0;
+        }
+    }
+
+    /// Remembers that a connection has said something that deserved an answer.
+    pub(crate) fn answered(&self, stream: StreamId) {
+        if let Some(at) = self.guests().waiting.get_mut(&stream) {
+            at.was_answered = true;
+        }
+    }
+
+    /// Shows out a connection that has said something wrong, and never anything else. Whoever had
+    /// an answer before may have been out of luck: packets repeat, and some are lost in here.
+    pub(crate) fn reject(&self, stream: StreamId) {
+        let is_answered = |at: &AtWorkers| at.was_answered;
+        if !self.guests().waiting.get(&stream).is_none_or(is_answered) {
+            self.leave(stream);
         }
     }
 
@@ -80,34 +106,49 @@ impl Lobby {
     }
 }
 
-/// A place among the strangers, or among those that were handed on.
+/// A place among the strangers.
 #[derive(Debug)]
 struct Place {
     lobby: Arc<Lobby>,
-    path: Path,
-    is_shared: bool,
+    number: u64,
 }
 
 impl Place {
-    fn find(lobby: &Arc<Lobby>, path: Path, is_shared: bool) -> Option<Self> {
-        let mut guests = lobby.guests();
-        let Guests { strangers, shared, .. } = &mut *guests;
-        let places = if is_shared { shared } else { strangers };
-        if !places.has_room(path) {
-            return None;
-        }
-        places.begin(path);
-        drop(guests);
-        Some(Self { lobby: Arc::clone(lobby), path, is_shared })
+    /// A place, and what says that somebody else needs it.
+    fn find(lobby: &Arc<Lobby>, path: Path) -> Option<(Self, oneshot::Receiver<()>)> {
+        let (number, evicted) = lobby.guests().strangers.enter(path)?;
+        Some((Self { lobby: Arc::clone(lobby), number }, evicted))
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut guests = self.lobby.guests();
-        let Guests { strangers, shared, .. } = &mut *guests;
-        let places = if self.is_shared { shared } else { strangers };
-        places.end(self.path);
+        self.lobby.guests().strangers.leave(self.number);
+    }
+}
+
+/// A place among those that were handed on.
+#[derive(Debug)]
+struct SharedPlace {
+    lobby: Arc<Lobby>,
+    path: Path,
+}
+
+impl SharedPlace {
+    fn find(lobby: &Arc<Lobby>, path: Path) -> Option<Self> {
+        let mut guests = lobby.guests();
+        if !guests.shared.has_room(path) {
+            return None;
+        }
+        guests.shared.begin(path);
+        drop(guests);
+        Some(Self { lobby: Arc::clone(lobby), path })
+    }
+}
+
+impl Drop for SharedPlace {
+    fn drop(&mut self) {
+        self.lobby.guests().shared.end(self.path);
     }
 }
 
@@ -147,6 +188,7 @@ pub(crate) struct Front {
     /// Says whose the first bytes are.
     claims: fn(&[u8]) -> Claim,
     settings: Mutex<FrontSettings>,
+    sharing: Sharing,
 }
 
 /// A listener; it and everybody it let in who is no session yet go with this.
@@ -170,7 +212,13 @@ impl Front {
         claims: fn(&[u8]) -> Claim,
         settings: FrontSettings,
     ) -> Arc<Self> {
-        Arc::new(Self { lobby, workers, claims, settings: Mutex::new(settings) })
+        Arc::new(Self {
+            lobby,
+            workers,
+            claims,
+            settings: Mutex::new(settings),
+            sharing: Sharing::default(),
+        })
     }
 
     /// Changes what applies to connections from now on.
@@ -228,14 +276,30 @@ impl Front {
     async fn greet(
         &self,
         listener: SocketId,
-        mut stream: TcpStream,
+        stream: TcpStream,
         remote: SocketAddr,
     ) -> io::Result<()> {
         let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let local = stream.local_addr()?.ip();
         let id = self.lobby.name();
         let path = Path { local: Some(local), remote, carrier: Carrier::Stream(id) };
-        let place = Place::find(&self.lobby, path, false).ok_or(io::ErrorKind::QuotaExceeded)?;
+        let (place, evicted) =
+            Place::find(&self.lobby, path).ok_or(io::ErrorKind::QuotaExceeded)?;
+        tokio::select! {
+            ended = self.hear_out(listener, stream, (id, path), place, settings) => ended,
+            Ok(()) = evicted => Err(io::ErrorKind::QuotaExceeded.into()),
+        }
+    }
+
+    /// What a stranger wants, and whether it gets it.
+    async fn hear_out(
+        &self,
+        listener: SocketId,
+        mut stream: TcpStream,
+        (id, path): (StreamId, Path),
+        place: Place,
+        settings: FrontSettings,
+    ) -> io::Result<()> {
         let mut first = Vec::new();
         let time = FIRST_BYTES_TIME.min(settings.handshake);
         let is_ours = timeout(time, self.read_first(&mut stream, &mut first)).await??;
@@ -243,16 +307,16 @@ impl Front {
             drop(place);
             let Some(target) = settings.port_share else { return Ok(()) };
             let _place =
-                Place::find(&self.lobby, path, true).ok_or(io::ErrorKind::QuotaExceeded)?;
-            return share(stream, &first, &target).await;
+                SharedPlace::find(&self.lobby, path).ok_or(io::ErrorKind::QuotaExceeded)?;
+            return self.sharing.share(stream, &first, &target).await;
         }
         let (sender, gone) = oneshot::channel();
         let (lobby, workers) = (Arc::clone(&self.lobby), self.workers.clone());
         let io = TcpIo::new(stream.into_std()?)?;
         let waiting = Waiting { lobby, workers, stream: id };
-        self.lobby.guests().waiting.insert(id, (listener, sender));
-        let kind = settings.kind;
-        let local = Some(local);
+        let at = AtWorkers { listener, was_answered: false, gone: sender };
+        self.lobby.guests().waiting.insert(id, at);
+        let (kind, local, remote) = (settings.kind, path.local, path.remote);
         self.workers.submit(vec![WorkerOp::AddStream { id, kind, io, local, remote, first }]);
         // It ends with an error whenever the sender goes: the connection is a session, or gone.
         let is_late = timeout(settings.handshake, gone).await.is_err();
@@ -278,30 +342,6 @@ impl Front {
             first.extend_from_slice(&room[..len]);
         }
     }
-}
-
-/// Hands a connection to another server, with what was read of it.
-async fn share(
-    mut stream: TcpStream,
-    first: &[u8],
-    (host, port): &(String, u16),
-) -> io::Result<()> {
-    let connecting = TcpStream::connect((host.as_str(), *port));
-    let mut server = match timeout(CONNECT_TIME, connecting).await {
-        Ok(Ok(server)) => server,
-        Ok(Err(error)) => {
-            warn!(%host, port, %error, "doors.openvpn.port_share does not answer");
-            return Err(error);
-        }
-        Err(late) => {
-            warn!(%host, port, "doors.openvpn.port_share does not answer");
-            return Err(late.into());
-        }
-    };
-    server.write_all(first).await?;
-    let (to, from) = (COPY_ROOM, COPY_ROOM);
-    tokio::io::copy_bidirectional_with_sizes(&mut stream, &mut server, to, from).await?;
-    Ok(())
 }
 
 /// Whether only the connection failed that was to be accepted.

@@ -3,8 +3,9 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
 /// Connections that the kernel has made and nobody has taken yet.
 const BACKLOG: i32 = 1024;
@@ -61,6 +62,20 @@ pub fn unconnected(local: SocketAddr, mark: Option<u32>) -> io::Result<TcpStream
     }
     socket.set_nonblocking(true)?;
     Ok(socket.into())
+}
+
+/// Lets the kernel find out whether the other end of a silent connection is still there: after a
+/// minute, every ten seconds, six times.
+///
+/// # Errors
+///
+/// Fails if the socket is none of TCP.
+pub fn keep_alive(stream: &impl AsFd) -> io::Result<()> {
+    let probes = TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(10))
+        .with_retries(6);
+    SockRef::from(stream).set_tcp_keepalive(&probes)
 }
 
 /// A connection as a worker uses it; any thread may send.
@@ -163,6 +178,19 @@ mod tests {
         let error = (0..10_000).find_map(|_| io.send(&chunk).err()).unwrap();
 
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn the_kernel_looks_after_a_peer_that_is_gone() {
+        let (_io, peer) = pair();
+
+        keep_alive(&peer).unwrap();
+
+        let socket = SockRef::from(&peer);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(10));
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 6);
     }
 
     #[test]

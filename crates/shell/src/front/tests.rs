@@ -1,6 +1,7 @@
 use std::time::Instant;
 
 use contract::{Discard, Fabric, FabricOp, PacketHead, PortId, Verdict};
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 
 use super::*;
@@ -9,6 +10,8 @@ use crate::workers::{WorkerEvent, WorkersConfig};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// A hard reset with its length in front, as far as it decides anything.
 const HELLO: &[u8] = &[0, 14, 7 << 3, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0];
+
+mod driven;
 
 #[derive(Debug)]
 struct Nothing;

@@ -6,6 +6,7 @@
 
 mod directive;
 mod lines;
+mod locked;
 mod point;
 mod proxy;
 mod pull;
@@ -28,6 +29,7 @@ use crate::shape::ShapeRules;
 use crate::static_key::StaticKey;
 use crate::wrap::Protection;
 
+use self::locked::Locked;
 pub use self::proxy::{Proxy, ProxyKind};
 pub(crate) use lines::{Line, words};
 pub use point::{End, Point};
@@ -44,12 +46,18 @@ pub struct Profile {
     pub ca: Vec<u8>,
     /// PEM of our certificate and those between it and the authority.
     pub certificate: Option<Vec<u8>>,
-    /// PEM of its key.
+    /// PEM of its key; encrypted if the profile [is locked](Self::is_locked).
     pub key: Option<Secret>,
     /// PEM of revocation lists for the server's chain.
     pub revoked: Option<Vec<u8>>,
+    /// `crl-verify DIR dir`: serial numbers, as [`pki::CertificateFacts`] has them.
+    pub revoked_serials: Vec<String>,
     /// `peer-fingerprint`.
     pub fingerprints: Vec<[u8; 32]>,
+    /// `verify-hash`.
+    pub issuers: Vec<[u8; 32]>,
+    /// `remote-cert-ku`, in the form of [`pki::ServerRules`].
+    pub key_usages: Option<Vec<u8>>,
     /// `remote-cert-tls server`.
     pub requires_server_usage: bool,
     /// `verify-x509-name`.
@@ -110,6 +118,7 @@ pub struct Profile {
     pub notes: Vec<String>,
     /// What the operator should think about, in words.
     pub warnings: Vec<String>,
+    locked: Option<Locked>,
 }
 
 /// One `remote`.
@@ -209,7 +218,8 @@ impl fmt::Display for ProfileError {
 
 impl std::error::Error for ProfileError {}
 
-/// Reads a file that a profile names; the error is the reason, in words.
+/// Reads a file that a profile names; the error is the reason, in words. A name that ends in a slash
+/// asks for the names of the files in that folder, a line each.
 pub type ReadFile<'a> = &'a mut dyn FnMut(&str) -> Result<Vec<u8>, String>;
 
 impl Profile {
@@ -239,8 +249,13 @@ pub(crate) struct Draft {
     ca: Vec<u8>,
     certificate: Option<Vec<u8>>,
     key: Option<Secret>,
+    bundle: Option<Secret>,
+    passphrase: Option<Secret>,
     revoked: Option<Vec<u8>>,
+    revoked_serials: Vec<String>,
     fingerprints: Vec<[u8; 32]>,
+    issuers: Vec<[u8; 32]>,
+    key_usages: Option<Vec<u8>>,
     requires_server_usage: bool,
     name: Option<NameRule>,
     tls_auth: Option<(StaticKey, Option<bool>)>,
@@ -322,8 +337,13 @@ impl Default for Draft {
             ca: Vec::new(),
             certificate: None,
             key: None,
+            bundle: None,
+            passphrase: None,
             revoked: None,
+            revoked_serials: Vec::new(),
             fingerprints: Vec::new(),
+            issuers: Vec::new(),
+            key_usages: None,
             requires_server_usage: false,
             name: None,
             tls_auth: None,
@@ -375,6 +395,8 @@ impl Draft {
         let Some(layer) = self.layer else {
             return Err(ProfileError::whole("neither \"dev tun\" nor \"dev tap\"; add one"));
         };
+        let locked = locked::open(&mut self)?;
+        let has_bundle = matches!(locked, Some(Locked::Bundle(_)));
         let point = point::finish(&mut self)?;
         if point.is_some() && layer == Layer::Ethernet {
             return Err(ProfileError::whole(
@@ -382,10 +404,8 @@ impl Draft {
             ));
         }
         let is_fixed = point.as_ref().is_some_and(Point::is_fixed);
-        if !is_fixed && self.ca.is_empty() && self.fingerprints.is_empty() {
-            return Err(ProfileError::whole(
-                "neither \"ca\" nor \"peer-fingerprint\": the server could be anybody; add its CA",
-            ));
+        if !is_fixed && self.ca.is_empty() && self.fingerprints.is_empty() && !has_bundle {
+            return Err(ProfileError::whole(locked::NOTHING_TRUSTED));
         }
         if self.certificate.is_some() != self.key.is_some() {
             let missing = if self.key.is_some() { "cert" } else { "key" };
@@ -393,7 +413,8 @@ impl Draft {
                 "\"{missing}\" is missing; cert and key go together"
             )));
         }
-        if !is_fixed && self.certificate.is_none() && matches!(self.login, Login::None) {
+        let has_certificate = self.certificate.is_some() || has_bundle;
+        if !is_fixed && !has_certificate && matches!(self.login, Login::None) {
             return Err(ProfileError::whole(
                 "neither a certificate (\"cert\", \"key\") nor \"auth-user-pass\": nothing to log in with",
             ));
@@ -446,7 +467,10 @@ impl Draft {
             certificate: self.certificate,
             key: self.key,
             revoked: self.revoked,
+            revoked_serials: self.revoked_serials,
             fingerprints: self.fingerprints,
+            issuers: self.issuers,
+            key_usages: self.key_usages,
             requires_server_usage: self.requires_server_usage,
             name: self.name,
             protection,
@@ -477,6 +501,7 @@ impl Draft {
             warnings: self.warnings,
             shape: self.shape,
             point,
+            locked,
         })
     }
 

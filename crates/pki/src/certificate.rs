@@ -21,6 +21,9 @@ pub struct CertificateFacts {
     pub not_after: i64,
     /// SHA-256 of the whole certificate.
     pub fingerprint: [u8; 32],
+    /// What the key is for (RFC 5280, 4.2.1.3), as OpenVPN counts: digitalSignature is 0x80,
+    /// encipherOnly is 0x01. `None` if the certificate does not say.
+    pub key_usage: Option<u8>,
 }
 
 impl CertificateFacts {
@@ -43,6 +46,7 @@ impl CertificateFacts {
             not_before: certificate.validity().not_before.timestamp(),
             not_after: certificate.validity().not_after.timestamp(),
             fingerprint: fingerprint(der),
+            key_usage: key_usage(&certificate),
         })
     }
 
@@ -68,6 +72,36 @@ impl CertificateFacts {
 #[must_use]
 pub fn fingerprint(der: &[u8]) -> [u8; 32] {
     crypto::digest::sha256(&[der])
+}
+
+/// A serial number as people and OpenVPN's `crl-verify DIR dir` write it, in decimal, in the form
+/// of [`CertificateFacts::serial`]; `None` if it is no number of up to 20 bytes (RFC 5280,
+/// 4.1.2.2).
+#[must_use]
+pub fn serial_from_decimal(text: &str) -> Option<String> {
+    if text.is_empty() {
+        return None;
+    }
+    let mut bytes = [0_u8; 20];
+    for digit in text.chars() {
+        let mut carry = digit.to_digit(10)?;
+        for byte in bytes.iter_mut().rev() {
+            carry += u32::from(*byte) * 10;
+            let [low, ..] = carry.to_le_bytes();
+            *byte = low;
+            carry >>= 8;
+        }
+        if carry != 0 {
+            return None;
+        }
+    }
+    Some(serial_hex(&bytes))
+}
+
+fn key_usage(certificate: &X509Certificate<'_>) -> Option<u8> {
+    let usage = certificate.key_usage().ok().flatten()?;
+    let [low, _] = usage.value.flags.to_le_bytes();
+    Some(low.reverse_bits())
 }
 
 /// OpenVPN, too, takes the last where there are several.

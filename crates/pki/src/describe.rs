@@ -11,6 +11,10 @@ pub enum Refusal {
     WrongName,
     /// No fingerprint matches.
     WrongFingerprint,
+    /// Signed by another than the one whose fingerprint is given.
+    WrongIssuer,
+    /// Its key is for other things.
+    WrongKeyUsage,
     /// Not for this role.
     WrongPurpose,
     /// X.509 version 1 or 2.
@@ -35,6 +39,12 @@ impl Refusal {
             Self::WrongName => "the peer's certificate carries another name than the one required",
             Self::WrongFingerprint => {
                 "the peer's certificate is none of those whose fingerprints are given"
+            }
+            Self::WrongIssuer => {
+                "the peer's certificate is not signed by the one whose fingerprint is given"
+            }
+            Self::WrongKeyUsage => {
+                "the peer's certificate is not meant for what is asked of it (key usage)"
             }
             Self::WrongPurpose => {
                 "the peer's certificate is not meant for its role (extended key usage)"

@@ -16,6 +16,21 @@ pub enum PkiError {
     /// The private key is protected by a passphrase.
     #[error("the private key is encrypted; decrypt it first (openssl pkey -in OLD -out NEW)")]
     EncryptedKey,
+    /// A key or a bundle is protected in a way that is not supported.
+    #[error(
+        "encrypted in a way that is not supported; encrypt it anew with AES (openssl pkey or \
+         openssl pkcs12)"
+    )]
+    UnknownEncryption,
+    /// A passphrase does not open what it should.
+    #[error("the passphrase is wrong, or the file is damaged")]
+    WrongPassphrase,
+    /// This is not a PKCS #12 file.
+    #[error("not a PKCS #12 file, or a damaged one; export it again")]
+    BadBundle,
+    /// A PKCS #12 file lacks a key, or the certificate that belongs to it.
+    #[error("this PKCS #12 file has no private key with its certificate; export both")]
+    NoKeyInBundle,
     /// The PEM block with this label has no end.
     #[error("cut off: the line -----END {0}----- is missing; copy the whole file again")]
     Truncated(String),

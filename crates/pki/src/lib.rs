@@ -21,6 +21,7 @@ mod certificate;
 mod clock;
 mod describe;
 mod error;
+mod locked;
 mod name;
 mod pem;
 mod verifier;
@@ -28,10 +29,11 @@ mod verifier;
 #[cfg(test)]
 mod tests;
 
-pub use certificate::{CertificateFacts, fingerprint};
+pub use certificate::{CertificateFacts, fingerprint, serial_from_decimal};
 pub use clock::FixedTime;
 pub use describe::{Refusal, describe};
 pub use error::PkiError;
+pub use locked::{Bundle, is_locked, open_bundle, open_key};
 pub use name::NameRule;
 pub use pem::{certificates, private_key, revocation_lists};
 pub use verifier::{

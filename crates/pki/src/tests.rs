@@ -427,3 +427,62 @@ fn keys_are_refused_with_the_reason() {
     assert_eq!(joined(bob.key()), Err(PkiError::KeyMismatch));
     assert_eq!(joined(PrivateKeyDer::Pkcs8(vec![0x30, 0].into())), Err(PkiError::BadPrivateKey));
 }
+
+#[test]
+fn a_server_may_have_to_be_signed_by_one_certificate() {
+    let (root, other) = (authority("root"), authority("other"));
+    let server = server_leaf(&root);
+    let rules = |issuer: &[u8]| ServerRules {
+        issuers: vec![fingerprint(issuer)],
+        ..ServerRules::default()
+    };
+    let both = [&root, &other];
+
+    assert_eq!(judge_server(&both, rules(root.der()), &server), Ok(()));
+    assert_eq!(
+        judge_server(&both, rules(other.der()), &server),
+        Err("the peer's certificate is not signed by the one whose fingerprint is given")
+    );
+    assert!(judge_server(&both, rules(&server.der), &server).is_err());
+}
+
+#[test]
+fn a_servers_key_may_have_to_be_for_something() {
+    let root = authority("root");
+    let usages = |list: &[KeyUsagePurpose]| leaf(&root, |params| params.key_usages = list.to_vec());
+    let silent = usages(&[]);
+    let both = usages(&[KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyAgreement]);
+    let judge = |wanted: &[u8], leaf: &Leaf| {
+        let key_usages = Some(wanted.to_vec());
+        judge_server(&[&root], ServerRules { key_usages, ..ServerRules::default() }, leaf).is_ok()
+    };
+
+    assert!(judge(&[], &both) && !judge(&[], &silent));
+    assert!(judge(&[0xa0, 0x88], &both) && judge(&[0x08], &both));
+    assert!(!judge(&[0xa0], &both) && !judge(&[0x88], &silent));
+}
+
+#[test]
+fn serial_numbers_can_be_revoked_by_a_list() {
+    let root = authority("root");
+    let server = server_leaf(&root);
+    let judge = |serial: &str| {
+        let revoked_serials = vec![serial_from_decimal(serial).unwrap()];
+        judge_server(&[&root], ServerRules { revoked_serials, ..ServerRules::default() }, &server)
+    };
+
+    assert_eq!(judge("720640"), Ok(()));
+    assert_eq!(judge("720641"), Err("the peer's certificate has been revoked"));
+}
+
+#[test]
+fn serial_numbers_are_read_in_decimal() {
+    let longest = u128::MAX.to_string();
+    assert_eq!(serial_from_decimal("0").as_deref(), Some("00"));
+    assert_eq!(serial_from_decimal("720641").as_deref(), Some("0aff01"));
+    assert_eq!(serial_from_decimal(&longest), Some("ff".repeat(16)));
+    assert_eq!(serial_from_decimal(&format!("{longest}{longest}")), None);
+    for bad in ["", "-1", "12a", " 1", "0x1"] {
+        assert_eq!(serial_from_decimal(bad), None, "{bad}");
+    }
+}

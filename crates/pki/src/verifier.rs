@@ -15,7 +15,7 @@ use webpki::{
     RevocationOptionsBuilder,
 };
 
-use crate::certificate::CertificateFacts;
+use crate::certificate::{CertificateFacts, fingerprint};
 use crate::clock::FixedTime;
 use crate::describe::{Refusal, refuse};
 use crate::error::PkiError;
@@ -125,6 +125,33 @@ pub struct ServerRules {
     pub fingerprints: Vec<[u8; 32]>,
     /// `crl-verify`: if there are any, they must cover the whole chain and be in date.
     pub crls: Vec<CertificateRevocationListDer<'static>>,
+    /// `crl-verify DIR dir`: serial numbers that no certificate of the chain may have, in the form
+    /// of [`CertificateFacts::serial`].
+    pub revoked_serials: Vec<String>,
+    /// `verify-hash`: SHA-256 of certificates, one of which must have signed the server's; empty
+    /// accepts any.
+    pub issuers: Vec<[u8; 32]>,
+    /// `remote-cert-ku`: in the form of [`CertificateFacts::key_usage`]. The certificate must say
+    /// what its key is for, and that must include all of one of these, if there are any.
+    pub key_usages: Option<Vec<u8>>,
+}
+
+impl ServerRules {
+    /// Whether nothing is asked but that the chain leads to a root; names apart.
+    fn is_chain_enough(&self) -> bool {
+        !self.require_eku_server
+            && self.crls.is_empty()
+            && self.revoked_serials.is_empty()
+            && self.issuers.is_empty()
+            && self.key_usages.is_none()
+    }
+
+    fn check_usage(&self, facts: &CertificateFacts) -> Result<(), Refusal> {
+        let Some(wanted) = &self.key_usages else { return Ok(()) };
+        let usage = facts.key_usage.ok_or(Refusal::WrongKeyUsage)?;
+        let is_met = wanted.is_empty() || wanted.iter().any(|wanted| usage & wanted == *wanted);
+        if is_met { Ok(()) } else { Err(Refusal::WrongKeyUsage) }
+    }
 }
 
 /// Verifies a server's chain by the rules of a profile; host names play no part.
@@ -135,8 +162,7 @@ pub struct ServerChainVerifier {
     /// their profile calls the authority (SoftEther does). Whoever has its key could sign any
     /// other. Empty if rules say more than that the chain must lead to a root.
     pinned: Vec<CertificateDer<'static>>,
-    name: Option<NameRule>,
-    fingerprints: Vec<[u8; 32]>,
+    rules: ServerRules,
 }
 
 impl ServerChainVerifier {
@@ -166,7 +192,9 @@ impl ServerChainVerifier {
         if roots.is_empty() && rules.fingerprints.is_empty() {
             return Err(PkiError::NothingTrusted);
         }
-        if roots.is_empty() && !rules.crls.is_empty() {
+        let needs_chain =
+            [rules.crls.is_empty(), rules.revoked_serials.is_empty(), rules.issuers.is_empty()];
+        if roots.is_empty() && needs_chain.contains(&false) {
             return Err(PkiError::RevocationWithoutCa);
         }
         let usage = if rules.require_eku_server {
@@ -175,12 +203,34 @@ impl ServerChainVerifier {
             KeyUsage::required_if_present(usage)
         };
         let chain = Chain::new(roots, usage, &rules.crls, clock, provider)?;
-        let pinned = if rules.require_eku_server || !rules.crls.is_empty() {
-            Vec::new()
-        } else {
-            roots.iter().map(|root| root.clone().into_owned()).collect()
+        let pinned = if rules.is_chain_enough() { chain.roots.clone() } else { Vec::new() };
+        Ok(Self { chain, pinned, rules })
+    }
+}
+
+impl ServerChainVerifier {
+    /// The rules that are about more than the server's own certificate.
+    fn check_above(&self, facts: &CertificateFacts, above: &Above<'_>) -> Result<(), Error> {
+        let rules = &self.rules;
+        let is_known = |issuer: &CertificateDer<'_>| rules.issuers.contains(&fingerprint(issuer));
+        let is_issuer_known = match above.intermediates.first() {
+            Some(nearest) => is_known(nearest),
+            None => above.roots.iter().any(|root| is_known(root)),
         };
-        Ok(Self { chain, pinned, name: rules.name, fingerprints: rules.fingerprints })
+        if !rules.issuers.is_empty() && !is_issuer_known {
+            return Err(Refusal::WrongIssuer.into());
+        }
+        if rules.revoked_serials.is_empty() {
+            return Ok(());
+        }
+        let is_revoked = |serial: &String| rules.revoked_serials.contains(serial);
+        let is_any_above = above.intermediates.iter().any(|certificate| {
+            CertificateFacts::read(certificate).is_ok_and(|facts| is_revoked(&facts.serial))
+        });
+        if is_revoked(&facts.serial) || is_any_above {
+            return Err(Error::InvalidCertificate(rustls::CertificateError::Revoked));
+        }
+        Ok(())
     }
 }
 
@@ -195,13 +245,16 @@ impl ServerChainVerifier {
         if self.chain.anchors.is_empty() || self.pinned.contains(end_entity) {
             self.chain.verify_alone(&facts)?;
         } else {
-            self.chain.verify(end_entity, intermediates)?;
+            let above = self.chain.verify(end_entity, intermediates)?;
+            self.check_above(&facts, &above)?;
         }
 
-        if !self.fingerprints.is_empty() && !self.fingerprints.contains(&facts.fingerprint) {
+        let rules = &self.rules;
+        if !rules.fingerprints.is_empty() && !rules.fingerprints.contains(&facts.fingerprint) {
             return Err(Refusal::WrongFingerprint.into());
         }
-        if self.name.as_ref().is_some_and(|rule| !rule.admits(&facts)) {
+        rules.check_usage(&facts)?;
+        if rules.name.as_ref().is_some_and(|rule| !rule.admits(&facts)) {
             return Err(Refusal::WrongName.into());
         }
         Ok(())
@@ -310,9 +363,19 @@ impl ClientCertVerifier for CallingPeerVerifier {
     }
 }
 
+/// What a leaf's chain consists of.
+struct Above<'c> {
+    /// The nearest first.
+    intermediates: Vec<CertificateDer<'static>>,
+    /// Certificates of the root that the chain ends at.
+    roots: Vec<&'c CertificateDer<'static>>,
+}
+
 /// What both roles check alike.
 #[derive(Debug)]
 struct Chain {
+    roots: Vec<CertificateDer<'static>>,
+    /// The same in the same order, as the chain is built to them.
     anchors: Vec<TrustAnchor<'static>>,
     usage: KeyUsage,
     crls: Vec<CertRevocationList<'static>>,
@@ -343,6 +406,7 @@ impl Chain {
             .collect::<Result<_, _>>()
             .map_err(|_| PkiError::BadRevocationList)?;
         Ok(Self {
+            roots: roots.iter().map(|root| root.clone().into_owned()).collect(),
             anchors,
             usage,
             crls,
@@ -355,23 +419,29 @@ impl Chain {
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-    ) -> Result<(), Error> {
+    ) -> Result<Above<'_>, Error> {
         let leaf = EndEntityCert::try_from(end_entity).map_err(refuse)?;
         let crls: Vec<_> = self.crls.iter().collect();
         let revocation = RevocationOptionsBuilder::new(&crls)
             .ok()
             .map(|options| options.with_expiration_policy(ExpirationPolicy::Enforce).build());
-        leaf.verify_for_usage(
-            self.algorithms.all,
-            &self.anchors,
-            intermediates,
-            self.clock.now(),
-            self.usage,
-            revocation,
-            None,
-        )
-        .map_err(refuse)?;
-        Ok(())
+        let path = leaf
+            .verify_for_usage(
+                self.algorithms.all,
+                &self.anchors,
+                intermediates,
+                self.clock.now(),
+                self.usage,
+                revocation,
+                None,
+            )
+            .map_err(refuse)?;
+        let intermediates = path.intermediate_certificates().map(|it| it.der().into_owned());
+        let roots = self.anchors.iter().zip(&self.roots);
+        Ok(Above {
+            intermediates: intermediates.collect(),
+            roots: roots.filter(|(it, _)| *it == path.anchor()).map(|(_, root)| root).collect(),
+        })
     }
 
     /// The dates, of a certificate that is trusted for itself.

@@ -149,6 +149,9 @@ pub(crate) fn initiator(
     device: String,
     clock: &Arc<WallClock>,
 ) -> Result<InitiatorConfig, String> {
+    if profile.is_locked() {
+        return Err("key: a passphrase is needed; add askpass FILE".to_owned());
+    }
     let provider = crypto::tls::provider();
     let versions: &[&SupportedProtocolVersion] = match (profile.only_tls12, profile.only_tls13) {
         (true, _) => &[&TLS12],
@@ -214,6 +217,9 @@ pub(crate) fn trust(
         name: profile.name.clone(),
         fingerprints: profile.fingerprints.clone(),
         crls,
+        revoked_serials: profile.revoked_serials.clone(),
+        issuers: profile.issuers.clone(),
+        key_usages: profile.key_usages.clone(),
     };
     Ok((roots, rules))
 }

@@ -101,8 +101,11 @@ fn prepare(
 ) -> anyhow::Result<(openvpn::Profile, Option<Login>, login::Desk)> {
     let folder = file.parent().map(Path::to_owned).unwrap_or_default();
     let mut read = |name: &str| read_beside(&folder, name);
-    let profile = openvpn::Profile::parse(text, &mut read)
+    let mut profile = openvpn::Profile::parse(text, &mut read)
         .map_err(|error| Usage(format!("{}:{error}", file.display())))?;
+    if profile.is_locked() {
+        unlock(&mut profile).with_context(|| file.display().to_string())?;
+    }
     let desk = login::Desk::new(login);
     let login = match &profile.login {
         openvpn::Login::None | openvpn::Login::Given(..) => None,
@@ -110,6 +113,17 @@ fn prepare(
         openvpn::Login::AskPassword(user) => Some(desk.first_login(Some(user))?),
     };
     Ok((profile, login, desk))
+}
+
+/// Asks for the passphrase of the private key.
+fn unlock(profile: &mut openvpn::Profile) -> anyhow::Result<()> {
+    if !io::stdin().is_terminal() {
+        let what = "the private key has a passphrase; add \"askpass FILE\" to the profile, with a \
+                    file beside it";
+        return Err(Usage(what.to_owned()).into());
+    }
+    let passphrase = password::prompt("Passphrase of the private key: ")?.to_secret();
+    profile.unlock(&passphrase).map_err(|error| Usage(error.to_string()).into())
 }
 
 /// Connects.
@@ -153,7 +167,13 @@ fn read_beside(folder: &Path, name: &str) -> Result<Vec<u8>, String> {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let attempt = || -> io::Result<Option<Vec<u8>>> {
         let path = folder.join(name).canonicalize()?;
-        if !path.starts_with(folder.canonicalize()?) || !path.is_file() {
+        if !path.starts_with(folder.canonicalize()?) {
+            return Ok(None);
+        }
+        if name.ends_with('/') {
+            return names_in(&path).map(Some);
+        }
+        if !path.is_file() {
             return Ok(None);
         }
         let mut bytes = Vec::new();
@@ -165,6 +185,20 @@ fn read_beside(folder: &Path, name: &str) -> Result<Vec<u8>, String> {
         Ok(None) => Err("not a file in the profile's own folder; copy it there".to_owned()),
         Err(error) => Err(format!("cannot read it: {error}")),
     }
+}
+
+/// The names of the files in a folder, a line each.
+fn names_in(folder: &Path) -> io::Result<Vec<u8>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        if names.len() + name.len() >= MAX_PROFILE as usize {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        names.extend_from_slice(name.as_encoded_bytes());
+        names.push(b'\n');
+    }
+    Ok(names)
 }
 
 /// Tells the person at the terminal, and the service manager, how it stands.

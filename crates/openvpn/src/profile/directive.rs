@@ -8,7 +8,7 @@ use pki::NameRule;
 use super::table::{self, Standing};
 use super::{
     AuthRetry, Block, Draft, DraftRemote, Line, Login, ProfileError, Proto, ReadFile,
-    StaticChallenge, point, proxy, pull, shape,
+    StaticChallenge, locked, point, proxy, pull, shape,
 };
 use crate::cipher::{Cipher, digest_named};
 use crate::client_key::ClientKey;
@@ -53,8 +53,20 @@ pub(super) fn apply(
             draft.certificate.get_or_insert_default().extend(content(line, read)?);
         }
         "key" => draft.key = Some(Secret::new(content(line, read)?)),
+        "pkcs12" => draft.bundle = Some(locked::bundle(line, read)?),
+        "askpass" => draft.passphrase = locked::passphrase(line, read)?,
+        "crl-verify" if line.word(1) == Some("dir") => {
+            draft.revoked_serials.extend(serials(line, read)?);
+        }
         "crl-verify" => draft.revoked = Some(content(line, read)?),
-        "peer-fingerprint" => fingerprints(draft, line, read)?,
+        "peer-fingerprint" => draft.fingerprints.extend(fingerprints(line, read)?),
+        "verify-hash" => {
+            if !matches!((line.word(1), &line.block), (Some("SHA256"), _) | (None, Some(_))) {
+                return Err(line.error("needs HASH SHA256; SHA-1 is not supported"));
+            }
+            draft.issuers.extend(fingerprints(line, read)?);
+        }
+        "remote-cert-ku" => draft.key_usages = Some(key_usages(line)?),
         "remote-cert-tls" => match line.word(0) {
             // Which of the two the peer has to be, point::finish checks.
             Some("server") => draft.requires_server_usage = true,
@@ -265,7 +277,7 @@ fn proto(line: &Line, at: usize) -> Result<Proto, ProfileError> {
 }
 
 /// The block's content, or that of the file the first word names.
-fn content(line: &Line, read: ReadFile<'_>) -> Result<Vec<u8>, ProfileError> {
+pub(super) fn content(line: &Line, read: ReadFile<'_>) -> Result<Vec<u8>, ProfileError> {
     if let Some(block) = &line.block {
         return Ok(block.clone().into_bytes());
     }
@@ -281,7 +293,8 @@ pub(super) fn static_key(line: &Line, read: ReadFile<'_>) -> Result<StaticKey, P
     StaticKey::parse(&text(line, read)?).map_err(|why| line.error(why))
 }
 
-fn fingerprints(draft: &mut Draft, line: &Line, read: ReadFile<'_>) -> Result<(), ProfileError> {
+fn fingerprints(line: &Line, read: ReadFile<'_>) -> Result<Vec<[u8; 32]>, ProfileError> {
+    let mut found = Vec::new();
     let list = match (&line.block, line.word(0)) {
         (None, Some(word)) if word.contains(':') => word.to_owned(),
         _ => text(line, read)?,
@@ -295,9 +308,29 @@ fn fingerprints(draft: &mut Draft, line: &Line, read: ReadFile<'_>) -> Result<()
             .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
         let bytes =
             bytes.ok_or_else(|| line.error("needs SHA-256 fingerprints, AA:BB:… (32 bytes)"))?;
-        draft.fingerprints.push(bytes);
+        found.push(bytes);
     }
-    Ok(())
+    Ok(found)
+}
+
+/// A folder of files that are called after serial numbers.
+fn serials(line: &Line, read: ReadFile<'_>) -> Result<Vec<String>, ProfileError> {
+    let folder = line.word(0).unwrap_or_default();
+    let names =
+        read(&format!("{folder}/")).map_err(|why| line.error(format_args!("{folder}: {why}")))?;
+    let names = String::from_utf8_lossy(&names);
+    // Other files may lie beside them, as for OpenVPN.
+    Ok(names.lines().filter_map(pki::serial_from_decimal).collect())
+}
+
+/// Hexadecimal numbers; none asks only that the certificate says what its key is for.
+fn key_usages(line: &Line) -> Result<Vec<u8>, ProfileError> {
+    let read = |word: &String| {
+        let digits = word.strip_prefix("0x").unwrap_or(word);
+        u8::from_str_radix(digits, 16).ok().filter(|usage| *usage != 0)
+    };
+    let usages = line.words.iter().map(read).collect::<Option<Vec<_>>>();
+    usages.ok_or_else(|| line.error("needs hexadecimal numbers from 1 to ff, such as a0 88"))
 }
 
 pub(super) fn login(line: &Line, read: ReadFile<'_>) -> Result<Login, ProfileError> {

@@ -57,6 +57,46 @@ fn parse(text: &str) -> Result<Profile, ProfileError> {
     })
 }
 
+/// As [`parse`], with a folder of revoked serial numbers.
+fn parse_with_folder(extra: &str) -> Result<Profile, ProfileError> {
+    Profile::parse(&format!("{extra}\n{GOOD}"), &mut |path| match path {
+        "revoked/" => Ok(b"10\nREADME\n720641\n".to_vec()),
+        _ => Err("no such file".to_owned()),
+    })
+}
+
+#[test]
+fn revoked_serial_numbers_are_the_names_of_files() {
+    let profile = parse_with_folder("crl-verify revoked dir").unwrap();
+    assert_eq!(profile.revoked_serials, ["0a", "0aff01"]);
+    assert!(profile.revoked.is_none());
+    assert_eq!(
+        parse_with_folder("crl-verify nothing dir").unwrap_err().to_string(),
+        "1: crl-verify: nothing: no such file"
+    );
+}
+
+#[test]
+fn key_usages_are_hexadecimal() {
+    let usages = |line: &str| parse(&format!("{line}\n{GOOD}")).map(|it| it.key_usages);
+    assert_eq!(usages("remote-cert-ku a0 0x88").unwrap(), Some(vec![0xa0, 0x88]));
+    assert_eq!(usages("remote-cert-ku").unwrap(), Some(Vec::new()));
+    for bad in ["remote-cert-ku xy", "remote-cert-ku 0", "remote-cert-ku 100"] {
+        assert!(usages(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn the_signer_is_known_by_sha256_only() {
+    let hash = ["ab"; 32].join(":");
+    let read = |line: &str| parse(&format!("{line}\n{GOOD}"));
+    assert_eq!(read(&format!("verify-hash {hash} SHA256")).unwrap().issuers, [[0xab; 32]]);
+    let inline = format!("<verify-hash>\n{hash}\n</verify-hash>");
+    assert_eq!(read(&inline).unwrap().issuers, [[0xab; 32]]);
+    assert!(read(&format!("verify-hash {hash}")).is_err());
+    assert!(read(&format!("verify-hash {} SHA1", ["ab"; 20].join(":"))).is_err());
+}
+
 fn error_of(extra: &str) -> String {
     parse(&format!("{extra}\n{GOOD}")).unwrap_err().to_string()
 }

@@ -86,8 +86,7 @@ fn tls(profile: &Profile, now: u64) -> Result<ClientConfig> {
     let rules = ServerRules {
         require_eku_server: profile.requires_server_usage,
         name: profile.name.clone(),
-        fingerprints: Vec::new(),
-        crls: Vec::new(),
+        ..ServerRules::default()
     };
     let verifier = ServerChainVerifier::new(&roots, rules, clock, &provider)?;
     let certificate = profile.certificate.as_ref().context("the profile has no certificate")?;

@@ -9,9 +9,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lab::console::Terminal;
 use lab::openvpn::Server;
-use lab::pki::Identity;
 use lab::warren::{Client, binary};
-use lab::{Namespace, PATIENCE, Pki, World, eventually, ping, scenario};
+use lab::{Identity, Namespace, PATIENCE, Pki, World, eventually, ping, scenario};
 
 const PASSPHRASE: &str = "under the burrow";
 

@@ -164,7 +164,11 @@ fn a_client_that_behaves_like_an_older_one_is_served() {
 
 #[test]
 fn the_outer_path_may_be_ipv6() {
-    variants("outer IPv6", &World::SERVER6.to_string(), &[("six", &["--proto", "udp6"], "UDPv6 link remote")]);
+    variants(
+        "outer IPv6",
+        &World::SERVER6.to_string(),
+        &[("six", &["--proto", "udp6"], "UDPv6 link remote")],
+    );
 }
 
 #[test]

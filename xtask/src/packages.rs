@@ -24,6 +24,7 @@ const PACKAGES: &[&str] = &[
     "openssl",
     "openvpn",
     "procps",
+    "python3",
     "socat",
     "softether-vpncmd",
     "softether-vpnserver",

@@ -251,6 +251,8 @@ pub(crate) struct Draft {
     key: Option<Secret>,
     bundle: Option<Secret>,
     passphrase: Option<Secret>,
+    /// What the passphrase is still to be asked for.
+    locked: Option<Locked>,
     revoked: Option<Vec<u8>>,
     revoked_serials: Vec<String>,
     fingerprints: Vec<[u8; 32]>,
@@ -339,6 +341,7 @@ impl Default for Draft {
             key: None,
             bundle: None,
             passphrase: None,
+            locked: None,
             revoked: None,
             revoked_serials: Vec::new(),
             fingerprints: Vec::new(),
@@ -395,8 +398,8 @@ impl Draft {
         let Some(layer) = self.layer else {
             return Err(ProfileError::whole("neither \"dev tun\" nor \"dev tap\"; add one"));
         };
-        let locked = locked::open(&mut self)?;
-        let has_bundle = matches!(locked, Some(Locked::Bundle(_)));
+        locked::open(&mut self)?;
+        let has_bundle = matches!(self.locked, Some(Locked::Bundle(_)));
         let point = point::finish(&mut self)?;
         if point.is_some() && layer == Layer::Ethernet {
             return Err(ProfileError::whole(
@@ -501,7 +504,7 @@ impl Draft {
             warnings: self.warnings,
             shape: self.shape,
             point,
-            locked,
+            locked: self.locked,
         })
     }
 

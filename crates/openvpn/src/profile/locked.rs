@@ -76,8 +76,8 @@ pub(super) fn passphrase(line: &Line, read: ReadFile<'_>) -> Result<Option<Secre
     Ok(Some(Secret::new(first.strip_suffix(b"\r").unwrap_or(first))))
 }
 
-/// Opens what can be opened with what the profile says; returns what cannot.
-pub(super) fn open(draft: &mut Draft) -> Result<Option<Locked>, ProfileError> {
+/// Opens what can be opened with what the profile says.
+pub(super) fn open(draft: &mut Draft) -> Result<(), ProfileError> {
     let passphrase = draft.passphrase.take();
     if let Some(der) = draft.bundle.take() {
         if draft.certificate.is_some() || draft.key.is_some() {
@@ -85,25 +85,25 @@ pub(super) fn open(draft: &mut Draft) -> Result<Option<Locked>, ProfileError> {
             return Err(ProfileError::whole(both));
         }
         let none = Secret::new("");
-        return match pki::open_bundle(der.expose(), passphrase.as_ref().unwrap_or(&none)) {
-            Ok(bundle) => {
-                unpack(bundle, &mut draft.ca, &mut draft.certificate, &mut draft.key);
-                Ok(None)
+        match pki::open_bundle(der.expose(), passphrase.as_ref().unwrap_or(&none)) {
+            Ok(bundle) => unpack(bundle, &mut draft.ca, &mut draft.certificate, &mut draft.key),
+            Err(PkiError::WrongPassphrase) if passphrase.is_none() => {
+                draft.locked = Some(Locked::Bundle(der));
             }
-            Err(PkiError::WrongPassphrase) if passphrase.is_none() => Ok(Some(Locked::Bundle(der))),
-            Err(error) => Err(whole("pkcs12", &error)),
-        };
-    }
-    let key = draft.key.as_ref().filter(|key| pki::is_locked(key.expose()));
-    match (key, passphrase) {
-        (Some(key), Some(passphrase)) => {
-            let key = pki::open_key(key.expose(), &passphrase);
-            draft.key = Some(key.map_err(|error| whole("key", &error))?);
-            Ok(None)
+            Err(error) => return Err(whole("pkcs12", &error)),
         }
-        (Some(_), None) => Ok(Some(Locked::Key)),
-        (None, _) => Ok(None),
+        return Ok(());
     }
+    if let Some(key) = draft.key.as_ref().filter(|key| pki::is_locked(key.expose())) {
+        match passphrase {
+            Some(passphrase) => {
+                let key = pki::open_key(key.expose(), &passphrase);
+                draft.key = Some(key.map_err(|error| whole("key", &error))?);
+            }
+            None => draft.locked = Some(Locked::Key),
+        }
+    }
+    Ok(())
 }
 
 /// As OpenVPN does: without a `ca`, the file's authorities are believed.

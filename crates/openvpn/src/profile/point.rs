@@ -183,7 +183,7 @@ pub(super) fn finish(draft: &mut super::Draft) -> Result<Option<Point>, ProfileE
             return whole("\"remote-cert-tls server\" is for \"tls-client\"; write \"client\"");
         }
         End::Fixed { .. } => check_fixed(draft, point.allows_secret)?,
-        _ if draft.certificate.is_none() => {
+        _ if draft.certificate.is_none() && draft.locked.is_none() => {
             return whole("no \"cert\" and \"key\": two peers know each other by certificates");
         }
         _ => {}

@@ -91,6 +91,18 @@ fn an_encrypted_key_waits_for_its_passphrase() {
 }
 
 #[test]
+fn a_link_between_two_waits_for_a_passphrase_as_well() {
+    let link = "dev tun\nremote vpn.example.org\ntls-client\nremote-cert-tls server\n\
+                ifconfig 10.9.0.2 10.9.0.1\npkcs12 bundle.p12\n";
+    let mut profile = Profile::parse(link, &mut |_| Ok(BUNDLE.to_vec())).unwrap();
+    assert!(profile.is_locked() && profile.point.is_some());
+
+    profile.unlock(&Secret::new("burrow")).unwrap();
+
+    assert_usable(&profile);
+}
+
+#[test]
 fn what_does_not_fit_is_named() {
     let wrong = "key: the passphrase is wrong, or the file is damaged";
     let pair = "<ca>\nx\n</ca>\n<cert>\nc\n</cert>\nkey key.pem\naskpass wrong.txt";

@@ -220,7 +220,7 @@ impl DataTunnel {
         remote: IpAddr,
     ) -> Self {
         let around = (head.len, numbering.len());
-        let shape = Shape::new(shape, remote, |datagram| suite.most(around, datagram));
+        let shape = Shape::new(shape, layer, remote, |datagram| suite.most(around, datagram));
         let (sent, opened) = (AtomicU64::new(0), AtomicU64::new(0));
         Self { head, suite, layer, shape, sent, numbering, opened }
     }

@@ -187,7 +187,9 @@ pub fn shape(data: &[u8]) {
         mssfix: Some(SizeLimit::Outer(1400)),
         mtu: 1500,
     };
-    let Some(shape) = Shape::new(&rules, std::net::Ipv4Addr::LOCALHOST.into(), |len| len) else {
+    let Some(shape) =
+        Shape::new(&rules, contract::Layer::Ip, std::net::Ipv4Addr::LOCALHOST.into(), |len| len)
+    else {
         return;
     };
     let mut out = vec![0; 1 << 16];

@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
-use contract::{ContentKind, Discard};
+use contract::{ContentKind, Discard, Layer};
 use wire::ip;
 
 use fragment::{Cut, Part, Reassembly};
@@ -71,6 +71,7 @@ impl SizeLimit {
 /// The rules at work. What it remembers is behind a lock that only parts of packets take.
 #[derive(Debug)]
 pub(crate) struct Shape {
+    layer: Layer,
     framing: Option<Framing>,
     fragments: Option<Fragments>,
     /// The largest inner packet whose TCP segments fit.
@@ -101,13 +102,14 @@ impl Shape {
     /// largest payload whose encryption fits a datagram of so many bytes.
     pub(crate) fn new(
         rules: &ShapeRules,
+        layer: Layer,
         remote: IpAddr,
         most: impl Fn(usize) -> usize,
     ) -> Option<Box<Self>> {
         if *rules == (ShapeRules { mtu: rules.mtu, ..ShapeRules::default() }) {
             return None;
         }
-        let framed = rules.framing.map_or(0, |framing| framing.head() + framing.tail());
+        let framed = rules.framing.map_or(0, |framing| framing.head(layer) + framing.tail());
         let largest = usize::from(rules.mtu.max(USUAL_MTU)) + FRAME_HEAD;
         let fragments =
             rules.fragment.and_then(|limit| limit.payload(remote)).map(|limit| Fragments {
@@ -123,13 +125,13 @@ impl Shape {
                 u16::try_from(payload.saturating_sub(around)).unwrap_or(u16::MAX)
             }
         });
-        Some(Box::new(Self { framing: rules.framing, fragments, mss_mtu, largest }))
+        Some(Box::new(Self { layer, framing: rules.framing, fragments, mss_mtu, largest }))
     }
 
     /// Bytes in front of the content.
     pub(crate) fn head(&self) -> usize {
         let fragment = if self.fragments.is_some() { fragment::HEADER } else { 0 };
-        fragment + self.framing.map_or(0, Framing::head)
+        fragment + self.framing.map_or(0, |framing| framing.head(self.layer))
     }
 
     /// Bytes behind it.
@@ -153,7 +155,7 @@ impl Shape {
         let fragment = if self.fragments.is_some() { fragment::HEADER } else { 0 };
         let (header, room) = room.split_at_mut_checked(fragment).ok_or(Discard::Malformed)?;
         header.fill(0);
-        self.framing.map_or(Ok(()), |framing| framing.dress(room))
+        self.framing.map_or(Ok(()), |framing| framing.dress(self.layer, room))
     }
 
     /// Cuts content that does not fit: lays its payload out in `room`, and calls `send` with each
@@ -249,6 +251,7 @@ impl Shape {
 
     fn clamp(&self, packet: &mut [u8]) {
         if let Some(mtu) = self.mss_mtu
+            && self.layer == Layer::Ip
             && let Ok(head) = ip::Head::parse(packet)
         {
             ip::clamp_mss(packet, &head, mtu);

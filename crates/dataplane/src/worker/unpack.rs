@@ -22,14 +22,16 @@ impl<F: Fabric> Tables<F> {
     ) -> Result<(), Discard> {
         let mut room = std::mem::take(&mut sinks.scratch.unpacked);
         let done = match entry.tunnel.unpack(packed, &mut room) {
-            Ok(Unpacked::Packet(len)) => {
+            Ok(kind @ (Unpacked::Packet(len) | Unpacked::Frame(len))) => {
                 // What came before it in the same flow must not come out after it.
                 let before = coalescer.flush(sinks.outside, sinks.offloads);
                 sinks.note(before);
                 let mut alone = Coalescer::default();
-                let packet = room.get_mut(..len).ok_or(Discard::Malformed);
-                let forwarded =
-                    packet.and_then(|packet| self.forward(entry, packet, &mut alone, sinks));
+                let content = room.get_mut(..len).ok_or(Discard::Malformed);
+                let forwarded = content.and_then(|content| match kind {
+                    Unpacked::Frame(_) => self.on_frame(entry, content, &mut alone, sinks),
+                    _ => self.forward(entry, content, &mut alone, sinks),
+                });
                 let written = alone.flush(sinks.outside, sinks.offloads);
                 forwarded.and(written)
             }
@@ -38,7 +40,6 @@ impl<F: Fabric> Tables<F> {
                 bytes
                     .and_then(|bytes| sinks.outside.punt(Punt::Control { port: entry.port, bytes }))
             }
-            Ok(Unpacked::Frame(_)) => Err(Discard::Malformed),
             Ok(Unpacked::Nothing) => Ok(()),
             Err(why) => Err(why),
         };

@@ -10,7 +10,7 @@
 //!
 //! Nothing is ever compressed here: how well a packet shrinks says what is in it (VORACLE).
 
-use contract::Discard;
+use contract::{Discard, Layer};
 
 use super::lzo;
 
@@ -78,8 +78,13 @@ impl Framing {
     }
 
     /// Bytes in front of an uncompressed packet.
-    pub(super) fn head(self) -> usize {
-        usize::from(self == Self::Lzo)
+    pub(super) fn head(self, layer: Layer) -> usize {
+        match self {
+            Self::Lzo => 1,
+            // A frame may begin with any byte, so every one is marked as plain.
+            Self::StubV2 | Self::Lz4V2 if layer == Layer::Ethernet => 2,
+            Self::Stub | Self::Lz4 | Self::StubV2 | Self::Lz4V2 => 0,
+        }
     }
 
     /// Bytes behind it.
@@ -88,7 +93,7 @@ impl Framing {
     }
 
     /// Frames the content that lies in `room` between head and tail.
-    pub(super) fn dress(self, room: &mut [u8]) -> Result<(), Discard> {
+    pub(super) fn dress(self, layer: Layer, room: &mut [u8]) -> Result<(), Discard> {
         match self {
             Self::Lzo => *room.first_mut().ok_or(Discard::Malformed)? = PLAIN,
             Self::Stub | Self::Lz4 => {
@@ -97,6 +102,9 @@ impl Framing {
                     Some(first) => *tail = std::mem::replace(first, PLAIN_SWAPPED),
                     None => *tail = PLAIN_SWAPPED,
                 }
+            }
+            Self::StubV2 | Self::Lz4V2 if layer == Layer::Ethernet => {
+                *room.first_chunk_mut().ok_or(Discard::Malformed)? = [V2, V2_PLAIN];
             }
             // Neither an IP packet nor a message of ours begins so.
             Self::StubV2 | Self::Lz4V2 if room.first() == Some(&V2) => {
@@ -158,11 +166,11 @@ mod tests {
     const ALL: [Framing; 5] =
         [Framing::Lzo, Framing::Stub, Framing::Lz4, Framing::StubV2, Framing::Lz4V2];
 
-    fn dressed(framing: Framing, content: &[u8]) -> Vec<u8> {
-        let mut room = vec![0; framing.head()];
+    fn dressed(framing: Framing, layer: Layer, content: &[u8]) -> Vec<u8> {
+        let mut room = vec![0; framing.head(layer)];
         room.extend(content);
         room.extend(vec![0; framing.tail()]);
-        framing.dress(&mut room).unwrap();
+        framing.dress(layer, &mut room).unwrap();
         room
     }
 
@@ -179,7 +187,7 @@ mod tests {
 
     #[test]
     fn packets_are_framed_as_the_table_says() {
-        let framed = |framing| hex::encode(dressed(framing, &[0x45, 1, 2, 3]));
+        let framed = |framing| hex::encode(dressed(framing, Layer::Ip, &[0x45, 1, 2, 3]));
 
         assert_eq!(framed(Framing::Lzo), "fa45010203");
         assert_eq!(framed(Framing::Stub), "fb01020345");
@@ -193,12 +201,13 @@ mod tests {
         for framing in ALL {
             for len in 1..40 {
                 let content = (0..len).map(|n| 0x45 + n).collect::<Vec<u8>>();
-                let mut payload = dressed(framing, &content);
-                assert_eq!(
-                    framing.undress(&mut payload),
-                    Ok(Content::Plain(&mut content.clone())),
-                    "{framing:?} {len}"
-                );
+                let mut frame = content.clone();
+                frame[0] = 0x50;
+                for (layer, mut content) in [(Layer::Ip, content), (Layer::Ethernet, frame)] {
+                    let mut payload = dressed(framing, layer, &content);
+                    let undressed = framing.undress(&mut payload);
+                    assert_eq!(undressed, Ok(Content::Plain(&mut content)), "{framing:?} {len}");
+                }
             }
             assert_eq!(framing.undress(&mut []), Ok(Content::Plain(&mut [])));
         }

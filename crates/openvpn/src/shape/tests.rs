@@ -6,7 +6,7 @@ const REMOTE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 fn shape(rules: ShapeRules) -> Shape {
     // 24 bytes of encryption around every payload.
-    *Shape::new(&rules, REMOTE, |datagram| datagram.saturating_sub(24)).expect("rules")
+    *Shape::new(&rules, Layer::Ip, REMOTE, |datagram| datagram.saturating_sub(24)).expect("rules")
 }
 
 fn rules(framing: Option<Framing>, fragment: Option<u16>) -> ShapeRules {
@@ -73,7 +73,7 @@ const FRAMINGS: [Option<Framing>; 6] = [
 #[test]
 fn without_rules_there_is_no_shape() {
     let rules = ShapeRules { mtu: 1400, ..ShapeRules::default() };
-    assert!(Shape::new(&rules, REMOTE, |len| len).is_none());
+    assert!(Shape::new(&rules, Layer::Ip, REMOTE, |len| len).is_none());
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn segments_are_limited_to_what_fits() {
         let mut arrived = syn();
         if let Some(framing) = framing {
             arrived.insert(0, 0);
-            framing.dress(&mut arrived).unwrap();
+            framing.dress(Layer::Ip, &mut arrived).unwrap();
         }
         assert_eq!(mss(&receive(&shape, &arrived).unwrap().unwrap()), expected, "{limit:?}");
     }

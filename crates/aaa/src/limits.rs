@@ -64,7 +64,7 @@ impl std::error::Error for TooManyAttempts {}
 ///
 /// Nobody is ever locked out: failures are forgotten one by one, a single source runs into its own
 /// limit long before the user's, and a source from which the user has come in before does not
-/// count against the user's limit at all.
+/// count against the user's limit at all, unless the limiter is [strict](Self::strict).
 #[derive(Debug)]
 pub struct Limiter {
     limits: Limits,
@@ -75,13 +75,27 @@ pub struct Limiter {
     /// User names are any bytes of any length, so only their keyed hash is kept. Two names that
     /// collide share a limit.
     hasher: RandomState,
+    /// Whether no source is ever known.
+    is_strict: bool,
 }
 
 impl Limiter {
     /// A limiter that has seen nothing.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
+        Self::with(limits, false)
+    }
+
+    /// One to which no source is known, for secrets so short that a user's limit has to hold for
+    /// everybody together. The price: others can keep the user out for as long as they go on.
+    #[must_use]
+    pub fn strict(limits: Limits) -> Self {
+        Self::with(limits, true)
+    }
+
+    fn with(limits: Limits, is_strict: bool) -> Self {
         Self {
+            is_strict,
             limits,
             sources: Debts::new(limits.capacity),
             users: Debts::new(limits.capacity),
@@ -127,7 +141,9 @@ impl Limiter {
         if !self.known.contains(&(user, source)) {
             self.users.refund(&user, self.limits.user);
         }
-        self.known.touch(now, (user, source));
+        if !self.is_strict {
+            self.known.touch(now, (user, source));
+        }
     }
 }
 

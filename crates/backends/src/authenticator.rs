@@ -41,7 +41,7 @@ impl LocalAuthenticator {
         let nobody = password::hash(&Secret::new(random_bytes::<16>()));
         let limiter = Mutex::new(Limiter::new(limits));
         let codes = Limits { source: CODE_RATE, user: CODE_RATE, ..limits };
-        let codes = Mutex::new(Limiter::new(codes));
+        let codes = Mutex::new(Limiter::strict(codes));
         let challenges = Mutex::default();
         Self {
             judge: Arc::new(Judge { store, limiter, codes, challenges, nobody }),
@@ -161,7 +161,8 @@ impl Judge {
         if let Some(secret) = self.store.totp(user)? {
             // The attempt counts as failed until the code is right, too.
             let Some(response) = response else {
-                let asked = lock(&self.challenges).ask(Instant::now(), user);
+                let since = account.proof_since;
+                let asked = lock(&self.challenges).ask(Instant::now(), user, since);
                 return Err(Refusal::Question(asked));
             };
             self.code(source, user, &secret, response)?;
@@ -180,10 +181,13 @@ impl Judge {
         response: &Secret,
     ) -> Result<Grant, Refusal> {
         let denied = || Refusal::Deny(DenyReason::BadCredentials);
-        if !lock(&self.challenges).take(Instant::now(), user, state) {
-            return Err(denied());
-        }
-        let account = self.store.account(user)?.ok_or_else(denied)?;
+        let asked = lock(&self.challenges).take(Instant::now(), user, state);
+        let since = asked.ok_or_else(denied)?;
+        let account = self.store.account(user)?.filter(|account| {
+            // The password that was right may have been changed or taken away since.
+            account.hash.is_some() && account.proof_since == since
+        });
+        let account = account.ok_or_else(denied)?;
         let secret = self.store.totp(user)?.ok_or_else(denied)?;
         self.code(source, user, &secret, response)?;
         self.with_limiter(|limiter| limiter.succeeded(Instant::now(), source, user));

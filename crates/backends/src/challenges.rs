@@ -15,36 +15,43 @@ const MAX_PER_USER: usize = 16;
 /// Who has shown the right password and still owes a code.
 #[derive(Debug, Default)]
 pub(crate) struct Challenges {
-    open: BTreeMap<[u8; 16], (String, Instant)>,
+    open: BTreeMap<[u8; 16], Question>,
+}
+
+#[derive(Debug)]
+struct Question {
+    user: String,
+    asked: Instant,
+    /// The account's when the password was right.
+    proof_since: u64,
 }
 
 impl Challenges {
-    /// Asks `user` one more question; returns what the answer has to come with.
-    pub(crate) fn ask(&mut self, now: Instant, user: &str) -> [u8; 16] {
-        self.open.retain(|_, (_, asked)| now.saturating_duration_since(*asked) < PATIENCE);
-        let of_user = self.open.values().filter(|(name, _)| name == user).count();
+    /// Asks `user` one more question; returns what the answer has to come with. `proof_since` is
+    /// that of the account whose password was right.
+    pub(crate) fn ask(&mut self, now: Instant, user: &str, proof_since: u64) -> [u8; 16] {
+        self.open.retain(|_, open| now.saturating_duration_since(open.asked) < PATIENCE);
+        let of_user = self.open.values().filter(|open| open.user == user).count();
         if of_user >= MAX_PER_USER {
             self.drop_oldest(|name| name == user);
         } else if self.open.len() >= MAX_OPEN {
             self.drop_oldest(|_| true);
         }
         let state = random_bytes();
-        self.open.insert(state, (user.to_owned(), now));
+        self.open.insert(state, Question { user: user.to_owned(), asked: now, proof_since });
         state
     }
 
-    /// Whether the question is open; each is answered once, rightly or not.
-    pub(crate) fn take(&mut self, now: Instant, user: &str, state: &[u8]) -> bool {
-        let Ok(state) = <[u8; 16]>::try_from(state) else { return false };
-        let asked = self.open.remove(&state);
-        asked.is_some_and(|(name, asked)| {
-            name == user && now.saturating_duration_since(asked) < PATIENCE
-        })
+    /// The `proof_since` of the question if it is open; each is answered once, rightly or not.
+    pub(crate) fn take(&mut self, now: Instant, user: &str, state: &[u8]) -> Option<u64> {
+        let open = self.open.remove(&<[u8; 16]>::try_from(state).ok()?)?;
+        let is_in_time = now.saturating_duration_since(open.asked) < PATIENCE;
+        (open.user == user && is_in_time).then_some(open.proof_since)
     }
 
     fn drop_oldest(&mut self, is_meant: impl Fn(&str) -> bool) {
-        let meant = self.open.iter().filter(|(_, (name, _))| is_meant(name));
-        let oldest = meant.min_by_key(|(_, (_, asked))| *asked).map(|(state, _)| *state);
+        let meant = self.open.iter().filter(|(_, open)| is_meant(&open.user));
+        let oldest = meant.min_by_key(|(_, open)| open.asked).map(|(state, _)| *state);
         if let Some(state) = oldest {
             self.open.remove(&state);
         }
@@ -59,30 +66,30 @@ mod tests {
     fn a_question_is_answered_once_by_whom_it_was_asked_and_in_time() {
         let (mut open, now) = (Challenges::default(), Instant::now());
 
-        let state = open.ask(now, "ann");
-        assert!(open.take(now, "ann", &state));
-        assert!(!open.take(now, "ann", &state));
+        let state = open.ask(now, "ann", 7);
+        assert_eq!(open.take(now, "ann", &state), Some(7));
+        assert_eq!(open.take(now, "ann", &state), None);
 
-        let state = open.ask(now, "ann");
-        assert!(!open.take(now, "bob", &state));
-        assert!(!open.take(now, "ann", &state), "a wrong answer was one");
+        let state = open.ask(now, "ann", 7);
+        assert_eq!(open.take(now, "bob", &state), None);
+        assert_eq!(open.take(now, "ann", &state), None, "a wrong answer was one");
 
-        let state = open.ask(now, "ann");
-        assert!(!open.take(now + PATIENCE, "ann", &state));
+        let state = open.ask(now, "ann", 7);
+        assert_eq!(open.take(now + PATIENCE, "ann", &state), None);
         for wrong in [&b""[..], b"short", &[0; 17]] {
-            assert!(!open.take(now, "ann", wrong));
+            assert_eq!(open.take(now, "ann", wrong), None);
         }
     }
 
     #[test]
     fn nobody_crowds_the_others_out() {
         let (mut open, now) = (Challenges::default(), Instant::now());
-        let bob = open.ask(now, "bob");
+        let bob = open.ask(now, "bob", 7);
 
-        let asked: Vec<_> = (0..100).map(|_| open.ask(now, "ann")).collect();
+        let asked: Vec<_> = (0..100).map(|_| open.ask(now, "ann", 7)).collect();
 
         assert_eq!(open.open.len(), MAX_PER_USER + 1);
-        assert!(open.take(now, "bob", &bob));
-        assert!(open.take(now, "ann", &asked[99]));
+        assert_eq!(open.take(now, "bob", &bob), Some(7));
+        assert_eq!(open.take(now, "ann", &asked[99]), Some(7));
     }
 }

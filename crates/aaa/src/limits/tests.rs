@@ -121,6 +121,19 @@ fn a_known_place_is_no_licence_to_guess() {
 }
 
 #[test]
+fn to_a_strict_limiter_no_place_is_known() {
+    let (now, mut limiter) = (start().0, Limiter::strict(limits()));
+    for n in 0..50 {
+        assert_eq!(limiter.check(now, stranger(n), "alice"), Ok(()), "success costs nothing");
+        limiter.succeeded(now, stranger(n), "alice");
+    }
+
+    let admitted = (0..50).filter(|n| limiter.check(now, stranger(*n), "alice").is_ok()).count();
+
+    assert_eq!(admitted, 6);
+}
+
+#[test]
 fn one_stranger_alone_never_reaches_the_users_limit() {
     let Limits { source, user, .. } = Limits::default();
 

@@ -299,6 +299,23 @@ async fn who_sends_no_code_is_asked_for_it_after_the_right_password_only() {
 }
 
 #[tokio::test]
+async fn a_question_is_void_once_the_password_it_followed_is() {
+    let bench = Bench::new(Limits::default());
+    let secret = bench.store.make_totp("alice").unwrap();
+    let denied = Err(DenyReason::BadCredentials);
+
+    for password in [Some(Secret::new(RIGHT)), None] {
+        let state = bench.question().await;
+        bench.store.set_password("alice", password.as_ref()).unwrap();
+        assert_eq!(bench.answer(state, "alice", &bench.code(&secret, 0)).await, denied);
+    }
+
+    bench.store.set_password("alice", Some(&Secret::new(RIGHT))).unwrap();
+    let state = bench.question().await;
+    assert!(bench.answer(state, "alice", &bench.code(&secret, 0)).await.is_ok());
+}
+
+#[tokio::test]
 async fn guessing_codes_is_stopped_even_with_the_right_password() {
     let rate = |burst| Rate { burst, forget_every: Duration::from_secs(3600) };
     let bench = Bench::new(Limits { source: rate(4), user: rate(100), capacity: 16 });
@@ -312,6 +329,31 @@ async fn guessing_codes_is_stopped_even_with_the_right_password() {
 
     let right = bench.code(&secret, 0);
     assert_eq!(bench.with_code(RIGHT, &right).await, Err(DenyReason::TooManyAttempts));
+}
+
+#[tokio::test]
+async fn wrong_codes_of_one_user_are_counted_together_from_wherever_the_user_has_come_in() {
+    let bench = Bench::new(Limits::default());
+    let secret = bench.store.make_totp("alice").unwrap();
+    let judge = &bench.authenticator.judge;
+    let log_in = |source: &str, code: &str| {
+        let source = source.parse().unwrap();
+        judge.password(source, "alice", &Secret::new(RIGHT), Some(&Secret::new(code)))
+    };
+    let places = ["192.0.2.7", "198.51.100.7"];
+    for (later, place) in (0..).zip(places) {
+        assert!(log_in(place, &bench.code(&secret, later)).is_ok());
+    }
+
+    for n in 0..CODE_RATE.burst as usize {
+        let refused = log_in(places[n % 2], "1");
+        assert!(matches!(refused, Err(Refusal::Deny(DenyReason::BadCredentials))), "{n}");
+    }
+
+    for place in places {
+        let refused = log_in(place, "1");
+        assert!(matches!(refused, Err(Refusal::Deny(DenyReason::TooManyAttempts))), "{place}");
+    }
 }
 
 #[tokio::test]

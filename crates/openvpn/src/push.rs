@@ -17,6 +17,10 @@ const MAX_PUSH: usize = 1024 - 32;
 /// The longest control message that is looked at.
 const MAX_MESSAGE: usize = 8192;
 
+/// The longest option with a list in it, in bytes and words: OpenVPN cuts lines at 256 and 16.
+const MAX_LIST_LEN: usize = 240;
+const MAX_LIST_WORDS: usize = 12;
+
 const NEEDS_SECONDS: &str = "needs a number of seconds";
 
 /// What was agreed for the data channel.
@@ -149,11 +153,9 @@ fn push_dns(lease: &Lease, client: &PeerInfo, options: &mut Vec<String>) {
     if !client.has(proto::DNS_OPTION_V2) || dns.servers.is_empty() {
         return;
     }
-    let servers = dns.servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-    options.push(format!("dns server 0 address {servers}"));
-    if !dns.split.is_empty() {
-        options.push(format!("dns server 0 resolve-domains {}", dns.split.join(" ")));
-    }
+    let servers = dns.servers.iter().map(ToString::to_string).collect::<Vec<_>>();
+    push_list("dns server 0 address", &servers, options);
+    push_list("dns server 0 resolve-domains", &dns.split, options);
     match dns.dnssec {
         Some(Dnssec::Yes) => options.push("dns server 0 dnssec yes".to_owned()),
         Some(Dnssec::Optional) => options.push("dns server 0 dnssec optional".to_owned()),
@@ -164,8 +166,25 @@ fn push_dns(lease: &Lease, client: &PeerInfo, options: &mut Vec<String>) {
         options.push("dns server 0 transport DoT".to_owned());
         options.extend(tls.name.iter().map(|name| format!("dns server 0 sni {name}")));
     }
-    if !dns.search.is_empty() {
-        options.push(format!("dns search-domains {}", dns.search.join(" ")));
+    push_list("dns search-domains", &dns.search, options);
+}
+
+/// An option with a list, as often as it takes: a client adds each to those before. What does not
+/// even fit alone is left out, for a client would take it in pieces.
+fn push_list(name: &str, values: &[String], options: &mut Vec<String>) {
+    let room = MAX_LIST_LEN.saturating_sub(name.len());
+    let words = MAX_LIST_WORDS.saturating_sub(name.split(' ').count());
+    let (mut list, mut count) = (String::new(), 0);
+    for value in values.iter().filter(|value| value.len() < room) {
+        if count == words || list.len() + 1 + value.len() > room {
+            options.push(format!("{name}{list}"));
+            (list, count) = (String::new(), 0);
+        }
+        let _ = write!(list, " {value}");
+        count += 1;
+    }
+    if count > 0 {
+        options.push(format!("{name}{list}"));
     }
 }
 
@@ -255,18 +274,18 @@ impl Pushed {
             Ok(words) => self.option(&words.iter().map(String::as_str).collect::<Vec<_>>()),
             Err(_) => Outcome::Bad("has an open quote"),
         };
-        let option = printable(option, 80);
+        let shown = printable(option, 80);
         match outcome {
-            Outcome::Done => self.options.push(option),
+            Outcome::Done => self.options.push(option.to_owned()),
             Outcome::Noted(why) => {
-                self.remarks.push(format!("{option}: {why}"));
-                self.options.push(option);
+                self.remarks.push(format!("{shown}: {why}"));
+                self.options.push(option.to_owned());
             }
             Outcome::Bad(why) => {
-                self.remarks.push(format!("ignored what the server pushed: {option}: it {why}"));
+                self.remarks.push(format!("ignored what the server pushed: {shown}: it {why}"));
             }
             Outcome::Unknown => {
-                self.remarks.push(format!("ignored what the server pushed: {option}"));
+                self.remarks.push(format!("ignored what the server pushed: {shown}"));
             }
         }
     }
@@ -454,6 +473,29 @@ mod tests {
         assert_eq!(read(&messages).lease.routes, lease.routes);
         assert!(messages[0].ends_with("push-continuation 2"));
         assert!(messages.last().unwrap().ends_with("push-continuation 1"));
+    }
+
+    #[test]
+    fn long_lists_of_domains_travel_in_options_that_a_client_takes_whole() {
+        let client = PeerInfo::parse("IV_PROTO=3038\nIV_NCP=2\nIV_MTU=1600\n");
+        let mut lease = lease();
+        lease.dns.search = (0..30).map(|n| format!("{n}.example")).collect();
+        lease.dns.split = (0..9).map(|n| format!("{n}{}.example", "x".repeat(60))).collect();
+        lease.dns.servers = (1..9)
+            .map(|n| {
+                format!("fd00:{}::{n}", "abcd:".repeat(5).trim_end_matches(':')).parse().unwrap()
+            })
+            .collect();
+
+        let messages = push_reply(&lease, &[], &agreement(), &client, 10, 60, None);
+
+        for option in messages.iter().flat_map(|message| message.split(',')) {
+            assert!(option.len() <= 240 && option.split(' ').count() <= 12, "{option}");
+        }
+        assert_eq!(read(&messages).lease.dns, lease.dns);
+        lease.dns.search = vec!["x".repeat(253), "home.example".to_owned()];
+        let messages = push_reply(&lease, &[], &agreement(), &client, 10, 60, None).concat();
+        assert!(messages.contains(",dns search-domains home.example,"), "{messages}");
     }
 
     #[test]

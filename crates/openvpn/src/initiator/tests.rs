@@ -15,6 +15,10 @@ struct Standing {
 
 impl Standing {
     fn new(pull: Pull) -> Self {
+        Self::pushed(pull, START)
+    }
+
+    fn pushed(pull: Pull, start: &str) -> Self {
         let now = Instant::now();
         let tls = ClientConfig::builder_with_provider(crypto::tls::provider())
             .with_safe_default_protocol_versions()
@@ -43,7 +47,7 @@ impl Standing {
             started_at: 1,
         };
         let mut pushed = Pushed::new(&config.pull);
-        pushed.read(START, &config.pull);
+        pushed.read(start, &config.pull);
         let path = Path {
             local: None,
             remote: "192.0.2.1:1194".parse().unwrap(),
@@ -110,6 +114,23 @@ fn an_update_changes_the_lease_and_not_the_tunnel() {
     assert_eq!(first.ipv4, Some(("10.8.0.2".parse().unwrap(), 24)), "what is not named stays");
     assert!(!first.block6 && second.block6);
     assert_eq!(routes(second), ["10.2.0.0/16"], "the second builds on the first");
+    assert_eq!(remarks, [""; 0]);
+}
+
+#[test]
+fn an_update_leaves_long_options_as_they_were_pushed() {
+    let domains: Vec<_> = (0..9).map(|n| format!("{n}.department.example")).collect();
+    let start = format!("{START},dns search-domains {}", domains.join(" "));
+    let mut standing = Standing::pushed(Pull::default(), &start);
+
+    for (ask, route) in [(1, "10.2.0.0"), (2, "10.3.0.0")] {
+        standing.hear(&format!("PUSH_UPDATE,route {route} 255.255.0.0")).unwrap();
+        standing.answer(AskId(ask), Ok(()));
+    }
+
+    let (leases, remarks) = standing.finish();
+    assert_eq!(leases.len(), 2);
+    assert!(leases.iter().all(|(_, lease)| lease.dns.search == domains), "{leases:?}");
     assert_eq!(remarks, [""; 0]);
 }
 

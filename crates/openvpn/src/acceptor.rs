@@ -146,12 +146,15 @@ impl Door {
     /// From now on these client keys, and no others, count as revoked: nothing that comes with one
     /// of them is answered, nor anything that belongs to a session that began with one.
     ///
-    /// Ending those sessions is the caller's part.
-    pub fn refuse_keys(&mut self, refused: HashSet<ClientKeyId>) {
-        for known in self.sessions.values_mut() {
-            known.is_refused = known.client_key.is_some_and(|id| refused.contains(&id));
-        }
+    /// Returns those sessions, half-open ones, too; ending them is the caller's part.
+    pub fn refuse_keys(&mut self, refused: HashSet<ClientKeyId>) -> Vec<SessionId> {
         self.refused = refused;
+        let mut sessions = Vec::new();
+        for (session, known) in &mut self.sessions {
+            known.is_refused = known.client_key.is_some_and(|id| self.refused.contains(&id));
+            sessions.extend(known.is_refused.then_some(*session));
+        }
+        sessions
     }
 
     /// The cookie of a time slot; slots are half as long as a handshake may take.

@@ -376,11 +376,11 @@ fn a_revoked_key_opens_nothing_and_its_session_hears_nothing() {
     for setup in [setup(), old()] {
         let mut door = Door::new(now, setup.responder_config(), [1; 32]);
         let revoked = HashSet::from([ClientKeyId([7; 16])]);
-        door.refuse_keys(revoked.clone());
+        assert_eq!(door.refuse_keys(revoked.clone()), []);
         let (mut client, first) = client(&setup, 1, now);
         assert_eq!(route(&mut door, now, &first), discarded(Discard::KeyRefused));
 
-        door.refuse_keys(HashSet::new());
+        assert_eq!(door.refuse_keys(HashSet::new()), []);
         let (answer, reply) = route(&mut door, now, &first);
         let opening = if answer == Route::Reply {
             client.handle(now, datagram(&reply)).unwrap();
@@ -391,7 +391,9 @@ fn a_revoked_key_opens_nothing_and_its_session_hears_nothing() {
         assert!(accept(&mut door, now, &opening, 1).is_some());
         assert_eq!(route(&mut door, now, &opening).0, Route::Session(SessionId(1)));
 
-        door.refuse_keys(revoked);
+        let other = HashSet::from([ClientKeyId([8; 16])]);
+        assert_eq!(door.refuse_keys(other), []);
+        assert_eq!(door.refuse_keys(revoked), [SessionId(1)]);
         assert_eq!(route(&mut door, now, &opening), discarded(Discard::KeyRefused));
         door.forget(SessionId(1));
         assert_eq!(route(&mut door, now, &opening), discarded(Discard::KeyRefused));

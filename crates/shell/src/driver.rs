@@ -138,8 +138,9 @@ pub enum Which {
     Socket(SocketId),
 }
 
-/// A change to an acceptor, carried out between two datagrams.
-pub(crate) type Change<A> = Box<dyn FnOnce(Instant, &mut A) + Send>;
+/// A change to an acceptor, carried out between two datagrams; returns sessions that must not come
+/// up any more.
+pub(crate) type Change<A> = Box<dyn FnOnce(Instant, &mut A) -> Vec<SessionId> + Send>;
 
 /// Orders to a driver.
 pub(crate) enum Order<A> {
@@ -327,7 +328,15 @@ where
             Order::List(list) => {
                 let _ = list.send(self.list());
             }
-            Order::Change(change) => change(Instant::now(), &mut self.acceptor),
+            Order::Change(change) => {
+                for session in change(Instant::now(), &mut self.acceptor) {
+                    let running = self.sessions.get(&session);
+                    if running.is_some_and(|running| running.up.is_none()) {
+                        let farewell = Command::Disconnect(Farewell::Revoked);
+                        self.feed(session, Input::Command(farewell));
+                    }
+                }
+            }
             Order::Stop(done) => {
                 self.stopping = Some((Instant::now() + STOP_TIME, done));
                 for session in self.select(&Which::All) {

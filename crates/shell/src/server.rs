@@ -3,6 +3,7 @@
 mod client_keys;
 mod doors;
 mod segment;
+mod watch;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,11 +13,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use backends::{Identity, LocalAuthenticator, Standing, Store, random_bytes};
+use backends::{Identity, LocalAuthenticator, Store, random_bytes};
 use config::{Config, ConfigError, Ipv6Pool};
 use contract::{
-    Authenticator, Carrier, DenyReason, Discard, DnsSettings, Farewell, Layer, PortId, SocketId,
-    WallClock,
+    Authenticator, Carrier, Discard, DnsSettings, Farewell, Layer, PortId, SocketId, WallClock,
 };
 use dataplane::{Offloads, PortTotals};
 use host::{Journal, Keeper, ServerHost, ServerPlan};
@@ -28,7 +28,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
 use tracing::{error, info, warn};
 
-use self::client_keys::AGE_EVERY;
 use self::doors::{AllBound, OpenDoor, bind_all};
 use crate::clock;
 use crate::driver::{Order, Services, SessionInfo, Which};
@@ -40,8 +39,6 @@ use crate::workers::{WorkerEvent, Workers, WorkersConfig};
 const MAX_EVENTS: usize = 4096;
 /// How long sessions are given to hear that the server goes away.
 const FAREWELL_TIME: Duration = Duration::from_secs(4);
-/// How often the user list is looked at for changes by others.
-const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 /// What a server is started with; the state folder is locked by the caller.
 #[derive(Debug)]
@@ -558,35 +555,6 @@ impl Server {
         }
     }
 
-    /// Ends sessions of users and certificates that are not welcome any more, whoever changed the
-    /// list: the store tells that it changed, not what.
-    async fn watch_users(&self) {
-        let mut seen = self.0.store.generation().ok();
-        // A login that was judged before a change may come up after it: look twice.
-        let mut look_again = false;
-        let mut aged = Instant::now();
-        let mut every = tokio::time::interval(WATCH_EVERY);
-        loop {
-            every.tick().await;
-            let generation = self.ask_store(|store| store.generation().ok()).await;
-            let is_new = generation != seen || generation.is_none();
-            if aged.elapsed() >= AGE_EVERY {
-                aged = Instant::now();
-                self.end_old_keys().await;
-            }
-            if !is_new && !look_again {
-                continue;
-            }
-            look_again = is_new;
-            let server = self.clone();
-            self.ask_store(move |_| server.reserve_fixed()).await;
-            let are_keys_known = self.refuse_revoked_keys().await;
-            if self.end_unwelcome().await && are_keys_known {
-                seen = generation;
-            }
-        }
-    }
-
     /// Asks the store where waiting for the disk holds nobody else up.
     async fn ask_store<T: Send + 'static>(
         &self,
@@ -600,29 +568,6 @@ impl Server {
             // The runtime is on its way down, and so are we.
             Err(Err(_)) => std::future::pending().await,
         }
-    }
-
-    /// Says whether everybody could be looked at.
-    async fn end_unwelcome(&self) -> bool {
-        let mut all = true;
-        for (session, _) in self.sessions().await {
-            let (user, serial) = (session.user.clone(), session.certificate.clone());
-            let standing = self.ask_store(move |store| store.standing(&user, serial.as_deref()));
-            match standing.await {
-                Ok(Standing::Welcome) => {}
-                // Somebody else knows this user.
-                Ok(Standing::Unwelcome(DenyReason::BadCredentials)) if self.0.knows_strangers => {}
-                Ok(Standing::Unwelcome(reason)) => {
-                    info!(user = %session.user, ?reason, "not welcome any more");
-                    self.end(Which::Id(session.id), Farewell::Revoked).await;
-                }
-                Err(error) => {
-                    error!(%error, "the user list cannot be read");
-                    all = false;
-                }
-            }
-        }
-        all
     }
 }
 

@@ -135,6 +135,15 @@ impl House {
         Client::start(&self.world.clients[0], &self.profile, credentials, options)
     }
 
+    /// What the user's only certificate or client key is called.
+    fn credential(&self, kind: &str, name: &str) -> Result<String> {
+        let list = self.warren.home().run(&[kind, "list", "--json"])?;
+        let list: Vec<serde_json::Value> = serde_json::from_str(&list)?;
+        let own = list.iter().find(|entry| entry["user"] == USER);
+        let name = own.and_then(|entry| entry[name].as_str());
+        Ok(name.with_context(|| format!("{USER} has no {kind}"))?.to_owned())
+    }
+
     fn check_ping(&self) -> Result<()> {
         let report = ping(&self.world.clients[0], GATEWAY4.parse()?, 3)?;
         ensure!(report.lost() == 0, "{report:?}");
@@ -300,6 +309,29 @@ fn a_console_decides_about_logins_and_renewals() {
         let (ids, _) = console.client("CONNECT")?;
         console.ask(&format!("client-auth-nt {ids}"))?;
         client.wait_reconnected(mark)?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_login_that_waits_ends_when_its_client_key_is_revoked() {
+    scenario("client key revoked while waiting", |lab| {
+        let house = House::new(lab, &["management_client_auth = true"])?;
+        let mut console = house.console()?;
+        let _client = house.client(CREDENTIALS, &[])?;
+        let (ids, _) = console.client("CONNECT")?;
+        let key = house.credential("client-key", "id")?;
+
+        house.warren.home().run(&["client-key", "revoke", &key])?;
+
+        // Long before the handshake's own time is over.
+        let revoked = Instant::now();
+        let (ended, _) = console.client("DISCONNECT")?;
+        assert!(revoked.elapsed() < Duration::from_secs(10), "{:?}", revoked.elapsed());
+        assert_eq!(ids.split(' ').next(), Some(ended.as_str()));
+        let answer = console.ask(&format!("client-auth-nt {ids}"))?;
+        assert!(answer.starts_with("ERROR:"), "{answer}");
+        assert!(house.warren.sessions()?.is_empty());
         Ok(())
     });
 }

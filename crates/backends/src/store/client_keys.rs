@@ -97,6 +97,18 @@ impl Store {
         Ok(revoked)
     }
 
+    /// Whether this key opens no door any more.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the database does.
+    pub fn is_client_key_revoked(&self, id: &str) -> Result<bool, StoreError> {
+        let connection = self.connection();
+        let mut select = connection
+            .prepare_cached("SELECT 1 FROM client_keys WHERE id = ?1 AND revoked IS NOT NULL")?;
+        Ok(select.exists([id])?)
+    }
+
     /// Revokes a client key, and the certificate that was given out with it; one that is revoked
     /// already keeps its date.
     ///

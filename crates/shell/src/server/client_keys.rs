@@ -8,7 +8,8 @@ use contract::Farewell;
 use openvpn::{ClientKeyId, Door, is_young};
 use tracing::{error, info};
 
-use super::{Server, WATCH_EVERY};
+use super::Server;
+use super::watch::WATCH_EVERY;
 use crate::clock;
 use crate::driver::{Change, Order, Which};
 
@@ -21,8 +22,8 @@ impl Server {
         Ok(self.0.store.revoked_client_keys()?.into_iter().collect())
     }
 
-    /// Tells the door which keys are revoked; returns their names, or `None` if the list cannot be
-    /// read.
+    /// Tells the door which keys are revoked, which ends handshakes that began with one; returns
+    /// their names, or `None` if the list cannot be read.
     pub(super) async fn tell_revoked_keys(&self) -> Option<HashSet<String>> {
         let server = self.clone();
         let revoked = match self.ask_store(move |_| server.revoked_keys()).await {

@@ -157,8 +157,10 @@ impl Server {
         if let Some(door) = &mut *door {
             door.front.change(front_settings(next));
             let responder = Arc::new(responder);
-            let change: Change<Door> =
-                Box::new(move |now, acceptor| acceptor.reconfigure(now, responder));
+            let change: Change<Door> = Box::new(move |now, acceptor| {
+                acceptor.reconfigure(now, responder);
+                Vec::new()
+            });
             let _ = door.orders.send(Order::Change(change)).await;
             self.add_sockets(door, bound)
                 .await

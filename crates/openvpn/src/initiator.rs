@@ -17,6 +17,7 @@ use crate::key_method::KeyRecord;
 use crate::keys::KeySource;
 use crate::packet::{ControlSid, KeyId, Opcode};
 use crate::peer_info::{Announced, layer_of, option, options_string, our_peer_info, printable};
+use crate::profile::Profile;
 use crate::pull::{Judgement, Pull, Update, UpdateError};
 use crate::push::{Agreement, Pushed};
 use crate::session::{Birth, Core, Session, Timing, own_record};
@@ -29,6 +30,8 @@ const PUSH_REQUEST_EVERY: Duration = Duration::from_secs(5);
 
 /// The longest ping interval that a server may ask for, in seconds: a day.
 const MAX_PING: u64 = 86_400;
+/// No server answers everything sooner, whatever a profile says.
+const MIN_HANDSHAKE: Duration = Duration::from_secs(5);
 /// The longest a server may let us wait for a confirmation, in seconds.
 const MAX_PENDING: u64 = 600;
 /// A push of so many messages has more options than any host has routes.
@@ -76,6 +79,36 @@ pub struct InitiatorConfig {
     pub device: String,
     /// Seconds since the Unix epoch: the time in our replay stamps.
     pub started_at: u32,
+}
+
+impl InitiatorConfig {
+    /// What a profile says. `tls` is made from the same profile, `device` names this device to
+    /// the server, and `started_at` is the time in seconds since 1970. Credentials are not among
+    /// it: each connection is told anew.
+    #[must_use]
+    pub fn new(profile: &Profile, tls: ClientConfig, device: String, started_at: u32) -> Self {
+        Self {
+            tls: Arc::new(tls),
+            protection: Arc::new(profile.protection.clone()),
+            credentials: None,
+            ciphers: profile.ciphers.clone(),
+            fallback: profile.fallback,
+            digest: profile.digest,
+            mtu: profile.mtu,
+            layer: profile.layer,
+            shape: profile.shape,
+            handshake: profile.handshake.max(MIN_HANDSHAKE),
+            renegotiate: profile.renegotiate,
+            ping: profile.ping,
+            ping_restart: profile.ping_restart,
+            exits_on_silence: profile.exits_on_silence,
+            pull: profile.pull.clone(),
+            is_before_2_6: profile.is_before_2_6,
+            version: env!("CARGO_PKG_VERSION"),
+            device,
+            started_at,
+        }
+    }
 }
 
 /// How a connection deals with its user, in place of [`InitiatorConfig::credentials`].

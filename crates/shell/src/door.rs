@@ -2,7 +2,6 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
 
 use backends::Identity;
 use config::{
@@ -175,28 +174,7 @@ pub(crate) fn initiator(
     tls.enable_sni = false;
     tls.resumption = rustls::client::Resumption::disabled();
     tls.time_provider = Arc::new(pki::FixedTime::new(Arc::clone(clock)));
-    Ok(InitiatorConfig {
-        tls: Arc::new(tls),
-        protection: Arc::new(profile.protection.clone()),
-        // Each connection is told anew.
-        credentials: None,
-        ciphers: profile.ciphers.clone(),
-        fallback: profile.fallback,
-        digest: profile.digest,
-        mtu: profile.mtu,
-        layer: profile.layer,
-        shape: profile.shape,
-        handshake: profile.handshake.max(Duration::from_secs(5)),
-        renegotiate: profile.renegotiate,
-        ping: profile.ping,
-        ping_restart: profile.ping_restart,
-        exits_on_silence: profile.exits_on_silence,
-        pull: profile.pull.clone(),
-        is_before_2_6: profile.is_before_2_6,
-        version: env!("CARGO_PKG_VERSION"),
-        device,
-        started_at: clock::now() as u32,
-    })
+    Ok(InitiatorConfig::new(profile, tls, device, clock::now() as u32))
 }
 
 /// Whom a profile trusts.

@@ -47,27 +47,9 @@ impl Blueprint {
         let mut no_files = |name: &str| Err(format!("{name}: profiles here are inline"));
         let profile = Profile::parse(profile, &mut no_files)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-        let config = InitiatorConfig {
-            tls: Arc::new(tls(&profile, now)?),
-            protection: Arc::new(profile.protection.clone()),
-            credentials: None,
-            ciphers: profile.ciphers,
-            fallback: profile.fallback,
-            digest: profile.digest,
-            mtu: profile.mtu,
-            layer: contract::Layer::Ip,
-            shape: profile.shape,
-            handshake: profile.handshake,
-            renegotiate: profile.renegotiate,
-            ping: profile.ping,
-            ping_restart: profile.ping_restart,
-            exits_on_silence: profile.exits_on_silence,
-            pull: profile.pull.clone(),
-            is_before_2_6: false,
-            version: env!("CARGO_PKG_VERSION"),
-            device: String::new(),
-            started_at: u32::try_from(now).unwrap_or(u32::MAX),
-        };
+        let started_at = u32::try_from(now).unwrap_or(u32::MAX);
+        let tls = tls(&profile, now)?;
+        let config = InitiatorConfig::new(&profile, tls, String::new(), started_at);
         Ok(Self { config, server: SocketAddr::new(Arena::SERVER, port) })
     }
 

@@ -121,9 +121,11 @@ impl Framing {
         match (self, first) {
             (Self::Lzo, PLAIN) => Ok(Content::Plain(&mut payload[1..])),
             (Self::Lzo, LZO) | (Self::Lz4, LZ4) => {
-                if self == Self::Lz4 {
+                if self == Self::Lz4
+                    && let Some(block @ [_, ..]) = payload.get_mut(1..)
+                {
                     // The block's first byte is behind it.
-                    payload[1..].rotate_right(1);
+                    block.rotate_right(1);
                 }
                 Ok(Content::Packed(payload))
             }
@@ -252,6 +254,20 @@ mod tests {
             assert_eq!(expanded(framing, payload, 1399), Err(Discard::TooBig));
             for len in 3..payload.len() {
                 assert!(expanded(framing, &payload[..len], 1400) != Ok(content.clone()));
+            }
+        }
+    }
+
+    #[test]
+    fn every_short_payload_is_survived() {
+        for framing in ALL {
+            for first in 0..=u8::MAX {
+                for payload in [&[first][..], &[first, 0], &[first, 1], &[first, 1, 0]] {
+                    let mut payload = payload.to_vec();
+                    if let Ok(Content::Packed(packed)) = framing.undress(&mut payload) {
+                        let _ = framing.expand(packed, &mut [0; 64]);
+                    }
+                }
             }
         }
     }

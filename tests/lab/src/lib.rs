@@ -50,7 +50,9 @@ pub use lab::{Lab, scenario};
 pub use namespace::{Link, Namespace, Switch};
 pub use peer::{Mark, Output, Peer};
 pub use pki::{Identity, Pki};
-pub use probe::{Ping, PingReport, SourceMirror, all, eventually, ping, ping_every, source_seen};
+pub use probe::{
+    Ping, PingReport, SourceMirror, all, eventually, ping, ping_every, reach, source_seen,
+};
 pub use relay::{Counters, Flow, Impairment, Relay};
 pub use traffic::{Iperf, IperfReport, RunningIperf, transfer};
 pub use world::World;

@@ -79,6 +79,19 @@ pub fn ping(from: &Namespace, to: IpAddr, count: u32) -> Result<PingReport> {
     parse_ping(&output.stdout).with_context(|| format!("ping {to} from {}: {output}", from.name()))
 }
 
+/// Whether three echo requests in a row are answered, now or soon: that there is a way, not that
+/// nothing is lost in the first moments of a tunnel. What must not be lost is for [`ping_every`].
+///
+/// # Errors
+/// If there is none.
+pub fn reach(from: &Namespace, to: IpAddr) -> Result<()> {
+    eventually(crate::PATIENCE, || {
+        let report = ping(from, to, 3)?;
+        anyhow::ensure!(report.lost() == 0, "{} does not reach {to}: {report:?}", from.name());
+        Ok(())
+    })
+}
+
 /// A ping that runs until it is asked for its report.
 #[derive(Debug)]
 pub struct Ping {

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use lab::openvpn::{Client, Proof, Server, Wrapping};
 use lab::{
     Capture, Flood, HostState, Impairment, Iperf, Lab, Noise, PATIENCE, Peer, Pki, Relay,
-    SourceMirror, World, eventually, ping, ping_every, scenario, source_seen, transfer,
+    SourceMirror, World, eventually, ping, ping_every, reach, scenario, source_seen, transfer,
 };
 
 fn gateway4() -> IpAddr {
@@ -139,8 +139,8 @@ fn every_kind_of_stock_tunnel_comes_up() {
                 let server = Server { wrapping, proof, ..Server::default() };
                 let (world, _peer, _relay, client) = tunnel(lab, &server, &[])?;
 
-                assert_eq!(ping(client.namespace(), gateway4(), 3)?.lost(), 0);
-                assert_eq!(ping(client.namespace(), Server::GATEWAY6.parse()?, 3)?.lost(), 0);
+                reach(client.namespace(), gateway4())?;
+                reach(client.namespace(), Server::GATEWAY6.parse()?)?;
                 assert!(client.data_channel()?.contains("AES-256-GCM"));
                 drop(world);
                 Ok(())
@@ -204,11 +204,11 @@ fn a_rebound_client_keeps_its_tunnel() {
     scenario("rebind", |lab| {
         let (world, server, relay, client) = tunnel(lab, &Server::default(), &[])?;
         let pinging = ping_every(Duration::from_millis(50), &world.clients[0], gateway4())?;
-        assert_eq!(ping(client.namespace(), gateway4(), 3)?.lost(), 0);
+        reach(client.namespace(), gateway4())?;
 
         relay.rebind();
         server.wait_for("Float requested for peer", PATIENCE)?;
-        assert_eq!(ping(client.namespace(), gateway4(), 3)?.lost(), 0);
+        reach(client.namespace(), gateway4())?;
 
         let report = pinging.finish()?;
         assert!(report.lost() <= 2, "{report:?}");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lab::openvpn::Client;
 use lab::warren::{GATEWAY4, Warren, config};
-use lab::{Flood, Noise, World, ping, ping_every, scenario};
+use lab::{Flood, Noise, World, ping_every, reach, scenario};
 
 const PASSWORD: &str = "long enough for a test";
 const FLOOD: u64 = 100_000;
@@ -22,7 +22,7 @@ fn flood(name: &str, noise: Noise, door: &[&str]) {
         let profile = warren.user_with_profile("alice", PASSWORD, &remote)?;
         let client = Client::connect(&world.clients[0], &profile, Some(("alice", PASSWORD)), &[])?;
         let gateway: IpAddr = GATEWAY4.parse()?;
-        assert_eq!(ping(&world.clients[0], gateway, 3)?.lost(), 0);
+        reach(&world.clients[0], gateway)?;
         let target = SocketAddr::new(World::SERVER4.into(), 1194);
         // What a server allocates once, it has allocated after this.
         Flood::start(world.stranger(), target, noise, 5_000, PER_SECOND)?.finish()?;

@@ -9,7 +9,7 @@ use anyhow::{Result, anyhow, ensure};
 use lab::openvpn::Client;
 use lab::warren::{GATEWAY4, GATEWAY6, Warren, config};
 use lab::{
-    Capture, Lab, Namespace, PATIENCE, SourceMirror, World, eventually, ping, scenario,
+    Capture, Lab, Namespace, PATIENCE, SourceMirror, World, eventually, ping, reach, scenario,
     source_seen, transfer,
 };
 
@@ -48,7 +48,7 @@ fn members_reach_each_other_without_the_kernel() {
             assert_eq!(ping(b.namespace(), to, 5)?.lost(), 0);
         }
         // The capture is shown to work by pings that do cross the device.
-        assert_eq!(ping(a.namespace(), GATEWAY4.parse()?, 3)?.lost(), 0);
+        reach(a.namespace(), GATEWAY4.parse()?)?;
 
         let pcap = capture.finish()?;
         let gateway = format!("icmp && ip.addr == {GATEWAY4}");
@@ -69,7 +69,7 @@ fn members_can_be_kept_apart() {
             assert_eq!(ping(a.namespace(), to, 3)?.received, 0);
         }
         for gateway in [GATEWAY4, GATEWAY6] {
-            assert_eq!(ping(a.namespace(), gateway.parse()?, 3)?.lost(), 0);
+            reach(a.namespace(), gateway.parse()?)?;
         }
         Ok(())
     });
@@ -102,8 +102,8 @@ fn a_network_behind_the_server_is_reached() {
         let network = ["routes = [\"10.20.0.0/24\", \"fd20::/64\"]"];
         let (_world, _warren, clients) = house(lab, 1, &network, &[])?;
 
-        assert_eq!(ping(clients[0].namespace(), World::LAN4, 3)?.lost(), 0);
-        assert_eq!(ping(clients[0].namespace(), "fd20::2".parse()?, 3)?.lost(), 0);
+        reach(clients[0].namespace(), World::LAN4)?;
+        reach(clients[0].namespace(), "fd20::2".parse()?)?;
         Ok(())
     });
 }
@@ -131,7 +131,7 @@ fn the_internet_side_sees_the_servers_address() {
             let port = SocketAddr::new(host, 8080);
             let _mirror = SourceMirror::start(&world.outside, port)?;
             assert_eq!(source_seen(client, port)?, expected);
-            assert_eq!(ping(client, host, 3)?.lost(), 0);
+            reach(client, host)?;
         }
         Ok(())
     });
@@ -378,14 +378,14 @@ fn a_second_warren_runs_beside_the_first() {
         let _a = Client::connect(&world.clients[0], &here, credentials, &[])?;
         let _b = Client::connect(&world.clients[1], &there, credentials, &[])?;
 
-        assert_eq!(ping(&world.clients[0], GATEWAY4.parse()?, 3)?.lost(), 0);
-        assert_eq!(ping(&world.clients[1], "10.87.0.1".parse()?, 3)?.lost(), 0);
-        assert_eq!(ping(&world.clients[0], World::OUTSIDE4, 3)?.lost(), 0);
-        assert_eq!(ping(&world.clients[1], World::OUTSIDE4, 3)?.lost(), 0);
+        reach(&world.clients[0], GATEWAY4.parse()?)?;
+        reach(&world.clients[1], "10.87.0.1".parse()?)?;
+        reach(&world.clients[0], World::OUTSIDE4)?;
+        reach(&world.clients[1], World::OUTSIDE4)?;
 
         // The first to leave must not take forwarding or NAT away from the other.
         first.stop()?;
-        assert_eq!(ping(&world.clients[1], World::OUTSIDE4, 3)?.lost(), 0);
+        reach(&world.clients[1], World::OUTSIDE4)?;
         let again = second.home().up_to_exit()?;
         assert_eq!(again.status.code(), Some(1), "{again}");
         Ok(())

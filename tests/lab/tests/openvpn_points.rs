@@ -10,7 +10,8 @@ use anyhow::{Result, ensure};
 use lab::openvpn::{Client, UP};
 use lab::warren;
 use lab::{
-    HostState, Identity, Lab, Namespace, PATIENCE, Pki, World, eventually, ping, scenario, transfer,
+    HostState, Identity, Lab, Namespace, PATIENCE, Pki, World, eventually, ping, reach, scenario,
+    transfer,
 };
 
 const STOCK: &str = "10.9.0.1";
@@ -88,8 +89,7 @@ impl Link {
                 ensure!(ping(from, to.parse()?, 1)?.received == 1, "{to} does not answer");
                 Ok(())
             })?;
-            let report = ping(from, to.parse()?, 3)?;
-            ensure!(report.lost() == 0, "{to}: {report:?}");
+            reach(from, to.parse()?)?;
         }
         let to = SocketAddr::new(STOCK.parse()?, 9000);
         transfer(&self.world.clients[0], &self.world.server, to, 300_000)

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::{Context, Result, ensure};
 use lab::openvpn::{self, Server};
 use lab::warren::{self, GATEWAY4, Warren, config};
-use lab::{Capture, Namespace, PATIENCE, Pcap, Pki, World, ping, scenario, transfer};
+use lab::{Capture, Namespace, PATIENCE, Pcap, Pki, World, reach, scenario, transfer};
 
 const PASSWORD: &str = "long enough for a test";
 
@@ -223,7 +223,7 @@ fn warren_cuts_for_warren() {
         let _client = warren::Client::connect(&world.clients[0], &profile, login)?;
 
         ping_large(&world.clients[0], GATEWAY4, 1380)?;
-        assert_eq!(ping(&world.clients[0], GATEWAY4.parse()?, 3)?.lost(), 0);
+        reach(&world.clients[0], GATEWAY4.parse()?)?;
         Ok(())
     });
 }

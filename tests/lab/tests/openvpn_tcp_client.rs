@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lab::openvpn::{Proof, Server, without_remotes};
 use lab::warren::{Client, GATEWAY4, Warren, config};
-use lab::{Iperf, Lab, Namespace, Peer, Pki, World, all, eventually, ping, ping_every, scenario};
+use lab::{Iperf, Lab, Namespace, Peer, Pki, World, all, eventually, ping_every, reach, scenario};
 
 const EVERY_CIPHER: &str = "AES-256-GCM:AES-128-GCM:CHACHA20-POLY1305:AES-256-CBC:AES-128-CBC";
 
@@ -31,8 +31,7 @@ fn stock(lab: &Lab, server: &Server) -> Result<(World, Pki, Peer, String)> {
 
 fn check_ping(from: &Namespace) -> Result<()> {
     for gateway in [gateway4(), Server::GATEWAY6.parse()?] {
-        let report = ping(from, gateway, 3)?;
-        ensure!(report.lost() == 0, "{}: {gateway}: {report:?}", from.name());
+        reach(from, gateway)?;
     }
     Ok(())
 }
@@ -153,7 +152,7 @@ fn where_udp_is_blocked_the_profiles_tcp_remote_is_next() {
         let credentials = Some(("alice", "long enough for a test"));
         let client = Client::connect(&world.clients[0], &profile, credentials)?;
 
-        assert_eq!(ping(&world.clients[0], GATEWAY4.parse()?, 3)?.lost(), 0);
+        reach(&world.clients[0], GATEWAY4.parse()?)?;
         let session = warren.session_of("alice")?;
         let connections = world.server.run("ss", &["-tnH", "state", "established"])?;
         assert!(connections.contains(":1194"), "{connections}");

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use lab::softether::{Mode, SoftEther};
 use lab::warren::Client;
-use lab::{Lab, PATIENCE, World, ping, scenario};
+use lab::{Lab, PATIENCE, World, ping, reach, scenario};
 
 /// Connects with the server's own profile and pings its gateway.
 fn connects(world: &World, server: &SoftEther, profile: &str, keys: &str) -> Result<()> {
@@ -12,8 +12,7 @@ fn connects(world: &World, server: &SoftEther, profile: &str, keys: &str) -> Res
     let client = Client::start(&world.clients[0], profile, login)?;
     client.wait_connected_since(client.peer().mark_start())?;
     ensure!(!client.peer().said(keys).is_empty(), "the client does not speak {keys}");
-    let report = ping(&world.clients[0], SoftEther::GATEWAY4.parse()?, 3)?;
-    ensure!(report.lost() == 0, "{report:?}");
+    reach(&world.clients[0], SoftEther::GATEWAY4.parse()?)?;
     ensure!(server.peer().is_running(), "the server is gone");
     let output = client.stop()?;
     ensure!(output.success(), "{output}");

@@ -140,15 +140,15 @@ impl Switch {
     }
 
     fn for_member(&self, from: PortId, packet: &PacketHead) -> Verdict {
-        if self.is_relayed(packet.destination) && self.owner(packet.source) == Some(from) {
-            return Verdict::Flood;
+        // What is for one host, as nearly everything is, is asked no more than this.
+        if is_group(packet.destination) || self.is_broadcast(packet.destination) {
+            if self.is_relayed(packet.destination) && self.owner(packet.source) == Some(from) {
+                return Verdict::Flood;
+            }
+            // Every host tries these by itself (neighbour discovery, mDNS): no attack.
+            return Verdict::Discard(Discard::Multicast);
         }
-        // Every host tries these by itself (neighbour discovery, mDNS), so they are not an attack.
-        if is_group(packet.destination)
-            || self.is_broadcast(packet.destination)
-            || is_link_local(packet.destination)
-            || is_link_local(packet.source)
-        {
+        if is_link_local(packet.destination) || is_link_local(packet.source) {
             return Verdict::Discard(Discard::Multicast);
         }
         if self.owner(packet.source) != Some(from) {

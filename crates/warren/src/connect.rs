@@ -83,7 +83,7 @@ pub(crate) fn run(global: &Global, args: &ConnectArgs) -> anyhow::Result<()> {
     let Confined { state, keeper } = confined.enter()?;
     let start = Start { file, profile, login, desk, state, keeper };
     runtime()?.block_on(async {
-        let signals = Signals::listen()?;
+        let signals = Signals::listen()?.ending_with_the_terminal();
         stay_connected(start, signals).await
     })
 }

@@ -21,6 +21,7 @@ pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    on_hangup: Wish,
 }
 
 impl Signals {
@@ -32,10 +33,18 @@ impl Signals {
                 terminate: listen(SignalKind::terminate())?,
                 interrupt: listen(SignalKind::interrupt())?,
                 hangup: listen(SignalKind::hangup())?,
+                on_hangup: Wish::Reload,
             })
         })()
         .map_err(|error: io::Error| anyhow::Error::new(error))
         .context("cannot handle signals")
+    }
+
+    /// For a program that has nothing to read again: SIGHUP says that its terminal is gone, and
+    /// ends it as SIGTERM does.
+    pub(crate) fn ending_with_the_terminal(mut self) -> Self {
+        self.on_hangup = Wish::Stop;
+        self
     }
 
     /// Waits for the next one. Cancelling it loses none.
@@ -43,7 +52,7 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => Wish::Stop,
             _ = self.interrupt.recv() => Wish::Stop,
-            _ = self.hangup.recv() => Wish::Reload,
+            _ = self.hangup.recv() => self.on_hangup,
         }
     }
 }

@@ -85,8 +85,8 @@ pub struct Worker<F> {
 struct Scratch {
     /// One segment or fragment.
     packet: Box<[u8]>,
-    /// A packet behind the head of its frame.
-    frame: Box<[u8]>,
+    /// What is sent in parts, in one piece.
+    whole: Box<[u8]>,
     /// What an inner tunnel sealed.
     inner: Box<[u8]>,
     /// What a tunnel unpacked.
@@ -98,7 +98,7 @@ struct Scratch {
 impl Default for Scratch {
     fn default() -> Self {
         let room = || vec![0; usize::from(u16::MAX)].into();
-        Self { packet: room(), frame: room(), inner: room(), unpacked: room(), parts: room() }
+        Self { packet: room(), whole: room(), inner: room(), unpacked: room(), parts: room() }
     }
 }
 

@@ -3,13 +3,12 @@
 use std::net::IpAddr;
 
 use contract::{
-    ContentKind, Discard, Exit, Fabric, FrameVerdict, HOST_PORT, LinkHead, MAX_QUESTION, PortId,
-    Via,
+    ContentKind, Discard, Fabric, FrameVerdict, HOST_PORT, LinkHead, MAX_QUESTION, PortId,
 };
 use wire::ethernet::{self, HEADER};
 use wire::ip::{self, Head};
 
-use super::tables::{Entry, MAX_FRAGMENT, Sinks, Tables};
+use super::tables::{Entry, MAX_FRAGMENT, Many, Sinks, Tables};
 use crate::coalesce::{Coalescer, write_plain};
 use crate::counters::PortCounters;
 use crate::fragment::Fragments;
@@ -66,21 +65,7 @@ impl<F: Fabric> Tables<F> {
         let mut frame = SuperFrame::new(virtio, frame)?;
         frame.clamp_mss(self.fabric.mtu(to));
 
-        let port = self.ports.get(&to).ok_or(Discard::NoTunnel)?;
-        if let Some(Exit::Tunnel(key)) = port.exit
-            && let Entry { via: Via::Path(path), tunnel, .. } = self.own_entry(key, to)?
-        {
-            let lead = self.lead(path)?;
-            if sinks.outside.is_choked(path, frame.len_of(0)) {
-                sinks.discards[Discard::NoBuffer as usize] += frame.count() as u64;
-                return Ok(());
-            }
-            for index in 0..frame.count() {
-                let len = frame.len_of(index);
-                let write = |out: &mut [u8]| frame.write(index, out);
-                sinks.seal(&**tunnel, ContentKind::Frame, len, (*path, lead), write)?;
-            }
-            self.count_sent(&port.counters, frame.count(), frame.total());
+        if self.seal_all(&frame, to, sinks)? {
             return Ok(());
         }
         let mut room = std::mem::take(&mut sinks.scratch.packet);
@@ -247,38 +232,10 @@ impl<F: Fabric> Tables<F> {
         packet: &[u8],
         sinks: &mut Sinks<'_, impl Surroundings>,
     ) -> Result<(), Discard> {
-        let Some(link) = self.link(port, destination, sinks)? else {
-            return self.send(port, ContentKind::Packet, packet, sinks);
-        };
-        let to = self.ports.get(&port).ok_or(Discard::NoTunnel)?;
-        let len = HEADER + packet.len();
-        if let Some(Exit::Tunnel(key)) = to.exit
-            && let Entry { via: Via::Path(path), tunnel, .. } = self.own_entry(key, port)?
-        {
-            let lead = self.lead(path)?;
-            if sinks.outside.is_choked(path, len) {
-                return Err(Discard::NoBuffer);
-            }
-            let write = |out: &mut [u8]| {
-                let (head, rest) = out.split_at_mut(HEADER);
-                head.copy_from_slice(&link);
-                rest.copy_from_slice(packet);
-            };
-            sinks.seal(&**tunnel, ContentKind::Frame, len, (*path, lead), write)?;
-            self.count_sent(&to.counters, 1, len);
-            return Ok(());
+        match self.link(port, destination, sinks)? {
+            Some(link) => self.send_behind(port, ContentKind::Frame, &link, packet, sinks),
+            None => self.send(port, ContentKind::Packet, packet, sinks),
         }
-        let mut room = std::mem::take(&mut sinks.scratch.frame);
-        let sent = match room.get_mut(..len) {
-            Some(frame) => {
-                frame[..HEADER].copy_from_slice(&link);
-                frame[HEADER..].copy_from_slice(packet);
-                self.send(port, ContentKind::Frame, frame, sinks)
-            }
-            None => Err(Discard::TooBig),
-        };
-        sinks.scratch.frame = room;
-        sent
     }
 
     pub(super) fn count_received(&self, counters: &PortCounters, len: usize) {
@@ -289,6 +246,28 @@ impl<F: Fabric> Tables<F> {
     pub(super) fn count_sent(&self, counters: &PortCounters, packets: usize, len: usize) {
         counters.sent(packets as u64, len as u64);
         self.totals.sent(packets as u64, len as u64);
+    }
+}
+
+impl Many for SuperFrame<'_> {
+    fn kind(&self) -> ContentKind {
+        ContentKind::Frame
+    }
+
+    fn count(&self) -> usize {
+        self.count()
+    }
+
+    fn len_of(&self, index: usize) -> usize {
+        self.len_of(index)
+    }
+
+    fn total(&self) -> usize {
+        self.total()
+    }
+
+    fn write(&self, index: usize, out: &mut [u8]) {
+        self.write(index, out);
     }
 }
 

@@ -308,47 +308,41 @@ impl<F: Fabric> Tables<F> {
         let mtu = self.fabric.mtu(to);
         packet.clamp_mss(mtu);
         let link = self.link(to, head.destination, sinks)?;
-
-        let port = self.ports.get(&to).ok_or(Discard::NoTunnel)?;
-        if largest <= usize::from(mtu)
-            && let Some(Exit::Tunnel(key)) = port.exit
-            && let Entry { via: Via::Path(path), tunnel, .. } = self.own_entry(key, to)?
-            && tunnel.fits(largest)
-        {
-            let link = link.as_ref().map_or(&[][..], |link| &link[..]);
-            return self.seal_all(link, &packet, &**tunnel, *path, &port.counters, sinks);
+        let many = Linked { link: link.as_ref().map_or(&[], |link| &link[..]), packet: &packet };
+        if largest <= usize::from(mtu) && self.seal_all(&many, to, sinks)? {
+            return Ok(());
         }
         self.send_one_by_one(&packet, to, mtu, sinks)
     }
 
-    /// The straight way: every packet is copied once, to where it is sealed, behind the head of
-    /// its frame if it has one.
-    fn seal_all(
+    /// The straight way: every packet is copied once, to where it is sealed. `false` if there is
+    /// none, because the port's tunnel is inside another, or does not take them whole.
+    pub(super) fn seal_all(
         &self,
-        link: &[u8],
-        packet: &SuperPacket<'_>,
-        tunnel: &dyn Tunnel,
-        path: Path,
-        counters: &PortCounters,
+        many: &impl Many,
+        port: PortId,
         sinks: &mut Sinks<'_, impl Surroundings>,
-    ) -> Result<(), Discard> {
-        let count = packet.count();
-        let kind = if link.is_empty() { ContentKind::Packet } else { ContentKind::Frame };
-        let lead = self.lead(&path)?;
-        if sinks.outside.is_choked(&path, packet.len_of(0)) {
+    ) -> Result<bool, Discard> {
+        let to = self.ports.get(&port).ok_or(Discard::NoTunnel)?;
+        let Some(Exit::Tunnel(key)) = to.exit else { return Ok(false) };
+        let Entry { via: Via::Path(path), tunnel, .. } = self.own_entry(key, port)? else {
+            return Ok(false);
+        };
+        // The first is the largest.
+        if !tunnel.fits(many.len_of(0)) {
+            return Ok(false);
+        }
+        let (count, lead) = (many.count(), self.lead(path)?);
+        if sinks.outside.is_choked(path, many.len_of(0)) {
             sinks.discards[Discard::NoBuffer as usize] += count as u64;
-            return Ok(());
+            return Ok(true);
         }
         for index in 0..count {
-            let len = link.len() + packet.len_of(index);
-            sinks.seal(tunnel, kind, len, (path, lead), |out| {
-                let (head, out) = out.split_at_mut(link.len());
-                head.copy_from_slice(link);
-                packet.write(index, out);
-            })?;
+            let (len, to) = (many.len_of(index), (*path, lead));
+            sinks.seal(&**tunnel, many.kind(), len, to, |out| many.write(index, out))?;
         }
-        self.count_sent(counters, count, packet.total() + count * link.len());
-        Ok(())
+        self.count_sent(&to.counters, count, many.total());
+        Ok(true)
     }
 
     /// The way through scratch memory, for nested tunnels and packets that do not fit.
@@ -425,15 +419,28 @@ impl<F: Fabric> Tables<F> {
         content: &[u8],
         sinks: &mut Sinks<'_, impl Surroundings>,
     ) -> Result<(), Discard> {
+        self.send_behind(port, kind, &[], content, sinks)
+    }
+
+    /// The same for content that lies in two places.
+    pub(super) fn send_behind(
+        &self,
+        port: PortId,
+        kind: ContentKind,
+        link: &[u8],
+        content: &[u8],
+        sinks: &mut Sinks<'_, impl Surroundings>,
+    ) -> Result<(), Discard> {
         let to = self.ports.get(&port).ok_or(Discard::NoTunnel)?;
         let Exit::Tunnel(key) = to.exit.ok_or(Discard::NoTunnel)?;
         let entry = self.own_entry(key, port)?;
+        let both = (link, content);
         match entry.via {
-            Via::Path(path) => self.seal_copy(&*entry.tunnel, kind, content, path, sinks)?,
-            Via::Port(outer) => self.send_nested(entry, outer, kind, content, sinks)?,
+            Via::Path(path) => self.seal_copy(&*entry.tunnel, kind, both, path, sinks)?,
+            Via::Port(outer) => self.send_nested(entry, outer, kind, both, sinks)?,
         }
         if matches!(kind, ContentKind::Packet | ContentKind::Frame) {
-            self.count_sent(&to.counters, 1, content.len());
+            self.count_sent(&to.counters, 1, link.len() + content.len());
         }
         Ok(())
     }
@@ -444,7 +451,7 @@ impl<F: Fabric> Tables<F> {
         inner: &Entry,
         outer: PortId,
         kind: ContentKind,
-        content: &[u8],
+        content: (&[u8], &[u8]),
         sinks: &mut Sinks<'_, impl Surroundings>,
     ) -> Result<(), Discard> {
         let Some(Exit::Tunnel(key)) = self.ports.get(&outer).and_then(|port| port.exit) else {
@@ -454,14 +461,15 @@ impl<F: Fabric> Tables<F> {
             return Err(Discard::NoTunnel);
         };
 
-        let frame = inner.tunnel.frame(content.len());
+        let len = content.0.len() + content.1.len();
+        let frame = inner.tunnel.frame(len);
         let mut room = std::mem::take(&mut sinks.scratch.inner);
-        let sent = match room.get_mut(..frame.head + content.len() + frame.tail) {
+        let sent = match room.get_mut(..frame.head + len + frame.tail) {
             Some(out) => {
-                out[frame.head..frame.head + content.len()].copy_from_slice(content);
-                let sealed = inner.tunnel.seal(kind, content.len(), out);
+                write_both(content, &mut out[frame.head..frame.head + len]);
+                let sealed = inner.tunnel.seal(kind, len, out);
                 let kind = ContentKind::Inner;
-                sealed.and_then(|()| self.seal_copy(&**tunnel, kind, out, *path, sinks))
+                sealed.and_then(|()| self.seal_copy(&**tunnel, kind, (&[], out), *path, sinks))
             }
             None => Err(Discard::TooBig),
         };
@@ -473,20 +481,26 @@ impl<F: Fabric> Tables<F> {
         &self,
         tunnel: &dyn Tunnel,
         kind: ContentKind,
-        content: &[u8],
+        content: (&[u8], &[u8]),
         path: Path,
         sinks: &mut Sinks<'_, impl Surroundings>,
     ) -> Result<(), Discard> {
-        let lead = self.lead(&path)?;
+        let to = (path, self.lead(&path)?);
+        let len = content.0.len() + content.1.len();
         // What an engine says has room kept for it.
-        if kind != ContentKind::Control && sinks.outside.is_choked(&path, content.len()) {
+        if kind != ContentKind::Control && sinks.outside.is_choked(&path, len) {
             return Err(Discard::NoBuffer);
         }
-        let len = content.len();
-        if !tunnel.fits(len) {
-            return sinks.seal_in_parts(tunnel, kind, content, (path, lead));
+        if tunnel.fits(len) {
+            return sinks.seal(tunnel, kind, len, to, |out| write_both(content, out));
         }
-        sinks.seal(tunnel, kind, len, (path, lead), |out| out.copy_from_slice(content))
+        let mut room = std::mem::take(&mut sinks.scratch.whole);
+        let sealed = room.get_mut(..len).ok_or(Discard::TooBig).and_then(|whole| {
+            write_both(content, whole);
+            sinks.seal_in_parts(tunnel, kind, whole, to)
+        });
+        sinks.scratch.whole = room;
+        sealed
     }
 
     fn entry(&self, key: TunnelKey) -> Result<&Entry, Discard> {
@@ -520,6 +534,54 @@ impl<S: Surroundings> Sinks<'_, S> {
         }
         encapsulate(tunnel, kind, len, to, self.egress, write)
     }
+}
+
+/// Several packets or frames that leave by one port.
+pub(super) trait Many {
+    fn kind(&self) -> ContentKind;
+    fn count(&self) -> usize;
+    /// The first is never shorter than another.
+    fn len_of(&self, index: usize) -> usize;
+    /// All lengths together.
+    fn total(&self) -> usize;
+    fn write(&self, index: usize, out: &mut [u8]);
+}
+
+/// The packets of a super packet, each behind the head of a frame if there is one.
+struct Linked<'p, 'r> {
+    link: &'p [u8],
+    packet: &'p SuperPacket<'r>,
+}
+
+impl Many for Linked<'_, '_> {
+    fn kind(&self) -> ContentKind {
+        if self.link.is_empty() { ContentKind::Packet } else { ContentKind::Frame }
+    }
+
+    fn count(&self) -> usize {
+        self.packet.count()
+    }
+
+    fn len_of(&self, index: usize) -> usize {
+        self.link.len() + self.packet.len_of(index)
+    }
+
+    fn total(&self) -> usize {
+        self.packet.total() + self.link.len() * self.packet.count()
+    }
+
+    fn write(&self, index: usize, out: &mut [u8]) {
+        let (head, out) = out.split_at_mut(self.link.len());
+        head.copy_from_slice(self.link);
+        self.packet.write(index, out);
+    }
+}
+
+/// One behind the other; `out` is as long as both.
+fn write_both((link, content): (&[u8], &[u8]), out: &mut [u8]) {
+    let (head, out) = out.split_at_mut(link.len());
+    head.copy_from_slice(link);
+    out.copy_from_slice(content);
 }
 
 /// Whether a peer that was on one carrier may be heard on another: it roams between addresses and

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use contract::{
-    Carrier, DataPlaneOp, FabricOp, Frame, Layer, Opened, Path, Plug, SocketId, Tunnel, TunnelKey,
+    Carrier, DataPlaneOp, Exit, FabricOp, Frame, Layer, Opened, Path, Plug, SocketId, Tunnel,
+    TunnelKey, Via,
 };
 use hub::{AnyFabric, Segment, Switch, SwitchPolicy, SwitchSettings, Uplink};
 use wire::ethernet::{EtherType, Mac, head};
@@ -264,6 +265,40 @@ fn a_clients_frames_reach_its_device_joined_and_leave_it_cut() {
 }
 
 #[test]
+fn frames_that_do_not_fit_leave_in_parts_wherever_they_come_from() {
+    let narrow = || Tagged { tag: ALICE, layer: Layer::Ethernet, most: 120 };
+    let joined = |lab: &mut Lab| {
+        let parts = lab.sent();
+        assert!(parts.len() > 1 && parts.iter().all(|(to, _)| *to == ALICE), "{parts:?}");
+        parts.into_iter().flat_map(|(_, part)| part).collect::<Vec<_>>()
+    };
+    let mut lab = Lab::network();
+    lab.answers_arp(ALICE);
+    lab.connect_through(ALICE, narrow());
+
+    // Of 120 bytes, so that the frame's head is what does not fit.
+    let packet = Blueprint { payload: vec![7; 92], ..Blueprint::udp(WORLD, ALICE) };
+    let framed = |packet: &Blueprint| frame(mac(ALICE), OWN, EtherType::IPV4, &packet.build());
+    lab.host_sends(&[0; 10], &packet.build());
+    assert_eq!(joined(&mut lab), framed(&packet));
+    let from_carol = Blueprint { payload: vec![7; 92], ..Blueprint::udp(CAROL, ALICE) };
+    lab.sends(CAROL, &from_carol.build());
+    assert_eq!(joined(&mut lab), framed(&Blueprint { ttl: 63, ..from_carol }));
+    let from_bob = ip_frame(
+        mac(ALICE),
+        BOB,
+        &Blueprint { payload: vec![7; 92], ..Blueprint::udp(BOB, ALICE) },
+    );
+    lab.sends(BOB, &from_bob);
+    assert_eq!(joined(&mut lab), from_bob);
+
+    let mut lab = Lab::uplink();
+    lab.connect_through(ALICE, narrow());
+    lab.host_sends(&[0; 10], &from_bob);
+    assert_eq!(joined(&mut lab), from_bob);
+}
+
+#[test]
 fn frames_of_different_stations_are_never_joined() {
     let mut lab = Lab::uplink();
     let segment =
@@ -325,8 +360,12 @@ impl Lab {
     }
 
     fn connect(&mut self, host: u8, layer: Layer) {
+        self.connect_through(host, Tagged { tag: host, layer, most: usize::MAX });
+    }
+
+    fn connect_through(&mut self, host: u8, tunnel: Tagged) {
         let (port, via) = (PortId(host.into()), Via::Path(path(host)));
-        let tunnel = Arc::new(Tagged { tag: host, layer });
+        let tunnel = Arc::new(tunnel);
         self.worker.apply(Op::DataPlane(DataPlaneOp::Install {
             key: key(host),
             port,
@@ -407,6 +446,8 @@ impl Punts for Outside {
 struct Tagged {
     tag: u8,
     layer: Layer,
+    /// What is longer leaves in parts of so many bytes.
+    most: usize,
 }
 
 impl Tunnel for Tagged {
@@ -414,7 +455,8 @@ impl Tunnel for Tagged {
         Frame { head: HEAD, tail: 0 }
     }
 
-    fn seal(&self, kind: ContentKind, _: usize, out: &mut [u8]) -> Result<(), Discard> {
+    fn seal(&self, kind: ContentKind, len: usize, out: &mut [u8]) -> Result<(), Discard> {
+        assert!(len <= self.most, "it does not fit");
         let expected = match self.layer {
             Layer::Ip => ContentKind::Packet,
             Layer::Ethernet => ContentKind::Frame,
@@ -429,6 +471,25 @@ impl Tunnel for Tagged {
         Ok(match self.layer {
             Layer::Ip => Opened::Packet(content),
             Layer::Ethernet => Opened::Frame(content),
+        })
+    }
+
+    fn fits(&self, len: usize) -> bool {
+        len <= self.most
+    }
+
+    fn seal_in_parts(
+        &self,
+        kind: ContentKind,
+        content: &[u8],
+        room: &mut [u8],
+        send: &mut dyn FnMut(&[u8]) -> Result<(), Discard>,
+    ) -> Result<(), Discard> {
+        content.chunks(self.most).try_for_each(|part| {
+            let out = &mut room[..HEAD + part.len()];
+            out[HEAD..].copy_from_slice(part);
+            self.seal(kind, part.len(), out)?;
+            send(out)
         })
     }
 }

@@ -6,13 +6,16 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::PATIENCE;
 use crate::namespace::Namespace;
 use crate::peer::{Mark, Output, Peer};
 use crate::pki::{Identity, Pki};
+use crate::probe::ping_every;
+use crate::traffic::Iperf;
 
 /// What openvpn says when a tunnel is up, at either end.
 pub const UP: &str = "Initialization Sequence Completed";
@@ -211,6 +214,31 @@ pub fn with_block(profile: &str, tag: &str, content: &str) -> Result<String> {
         profile.split_once(&open).ok_or_else(|| anyhow!("the profile has no {open}"))?;
     let (_, after) = rest.split_once(&close).ok_or_else(|| anyhow!("{open} does not end"))?;
     Ok(format!("{before}{open}\n{}\n{close}{after}", content.trim_end()))
+}
+
+/// Forty seconds of pings, with a stream beside them, while keys are renewed every ten: none is
+/// lost. `stock` is the end that is OpenVPN, which says when it has new keys.
+///
+/// # Errors
+/// If a ping is lost, or more of the stream than a moment of a busy machine, or if there are no new
+/// keys.
+pub fn renews_under_load(
+    server: &Namespace,
+    client: &Namespace,
+    gateway: IpAddr,
+    stock: &Peer,
+) -> Result<()> {
+    let load = Iperf { udp_bps: Some(10_000_000), ..Iperf::tcp(gateway, 40) };
+    let load = load.start(server, client)?;
+    let pings = ping_every(Duration::from_millis(100), client, gateway)?;
+    let load = load.finish()?;
+    let pings = pings.finish()?;
+
+    ensure!(pings.sent >= 350 && pings.lost() == 0, "{pings:?}");
+    ensure!(load.lost_percent < 0.5, "{} % of the stream was lost", load.lost_percent);
+    let keys = stock.said("Outgoing Data Channel: Cipher").len();
+    ensure!(keys >= 4, "{keys} sets of keys in 40 seconds");
+    Ok(())
 }
 
 /// A profile without what it says of where the server is.

@@ -5,11 +5,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, ensure};
-use lab::openvpn::{Client, with_block};
+use lab::openvpn::{Client, renews_under_load, with_block};
 use lab::warren::{GATEWAY4, Home, Session, Warren, config};
 use lab::{
-    Impairment, Iperf, Lab, Namespace, PATIENCE, Pki, World, eventually, ping, ping_every, reach,
-    scenario,
+    Impairment, Lab, Namespace, PATIENCE, Pki, World, eventually, ping, ping_every, reach, scenario,
 };
 use nix::sys::signal::Signal;
 
@@ -53,17 +52,7 @@ fn renew_under_load(door: &[&str], options: &[&str]) {
         let client = Client::connect(&world.clients[0], &profile, CREDENTIALS, options)?;
         check_ping(&world.clients[0])?;
 
-        let load = Iperf { udp_bps: Some(10_000_000), ..Iperf::tcp(gateway4(), 40) };
-        let load = load.start(&world.server, &world.clients[0])?;
-        let pings = ping_every(Duration::from_millis(100), &world.clients[0], gateway4())?;
-        let load = load.finish()?;
-        let pings = pings.finish()?;
-
-        assert!(pings.sent >= 350, "{pings:?}");
-        assert_eq!(pings.lost(), 0, "{pings:?}");
-        assert!(load.lost_percent < 0.5, "{} % of the stream was lost", load.lost_percent);
-        let keys = client.peer().said("Outgoing Data Channel: Cipher").len();
-        assert!(keys >= 4, "{keys} sets of keys in 40 seconds");
+        renews_under_load(&world.server, &world.clients[0], gateway4(), client.peer())?;
         assert_eq!(client.peer().said(lab::openvpn::UP).len(), 1);
         assert_eq!(warren.sessions()?.len(), 1);
         Ok(())

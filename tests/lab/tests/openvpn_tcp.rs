@@ -6,9 +6,9 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lab::openvpn::Client;
+use lab::openvpn::{Client, renews_under_load};
 use lab::warren::{GATEWAY4, GATEWAY6, Warren, config};
-use lab::{Iperf, Lab, Namespace, PATIENCE, World, all, eventually, ping_every, reach, scenario};
+use lab::{Iperf, Lab, Namespace, PATIENCE, World, all, eventually, reach, scenario};
 
 const USER: &str = "alice";
 const PASSWORD: &str = "long enough for a test";
@@ -89,17 +89,7 @@ fn renew_under_load(door: &[&str], options: &[&str]) {
         let client = Client::connect(&world.clients[0], &profile, CREDENTIALS, options)?;
         check_ping(&world.clients[0])?;
 
-        let load = Iperf { udp_bps: Some(10_000_000), ..Iperf::tcp(gateway4(), 40) };
-        let load = load.start(&world.server, &world.clients[0])?;
-        let pings = ping_every(Duration::from_millis(100), &world.clients[0], gateway4())?;
-        let load = load.finish()?;
-        let pings = pings.finish()?;
-
-        assert!(pings.sent >= 350, "{pings:?}");
-        assert_eq!(pings.lost(), 0, "{pings:?}");
-        assert!(load.lost_percent < 0.5, "{} % of the stream was lost", load.lost_percent);
-        let keys = client.peer().said("Outgoing Data Channel: Cipher").len();
-        assert!(keys >= 4, "{keys} sets of keys in 40 seconds");
+        renews_under_load(&world.server, &world.clients[0], gateway4(), client.peer())?;
         assert_eq!(client.peer().said(lab::openvpn::UP).len(), 1);
         assert_eq!(warren.sessions()?.len(), 1);
         Ok(())

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lab::openvpn::{Proof, Server, without_remotes};
+use lab::openvpn::{Proof, Server, renews_under_load, without_remotes};
 use lab::warren::{Client, GATEWAY4, Warren, config};
-use lab::{Iperf, Lab, Namespace, Peer, Pki, World, all, eventually, ping_every, reach, scenario};
+use lab::{Iperf, Lab, Namespace, Peer, Pki, World, all, eventually, reach, scenario};
 
 const EVERY_CIPHER: &str = "AES-256-GCM:AES-128-GCM:CHACHA20-POLY1305:AES-256-CBC:AES-128-CBC";
 
@@ -79,17 +79,7 @@ fn keys_are_renewed_under_load_without_losing_a_ping() {
         let (world, _, peer, profile) = stock(lab, &server)?;
         let client = Client::connect(&world.clients[0], &profile, None)?;
 
-        let load = Iperf { udp_bps: Some(10_000_000), ..Iperf::tcp(gateway4(), 40) };
-        let load = load.start(&world.server, &world.clients[0])?;
-        let pings = ping_every(Duration::from_millis(100), &world.clients[0], gateway4())?;
-        let load = load.finish()?;
-        let pings = pings.finish()?;
-
-        assert!(pings.sent >= 350, "{pings:?}");
-        assert_eq!(pings.lost(), 0, "{pings:?}");
-        assert!(load.lost_percent < 0.5, "{} % of the stream was lost", load.lost_percent);
-        let keys = peer.said("Outgoing Data Channel: Cipher").len();
-        assert!(keys >= 4, "{keys} sets of keys in 40 seconds");
+        renews_under_load(&world.server, &world.clients[0], gateway4(), &peer)?;
         assert!(client.peer().said("disconnected").is_empty());
         Ok(())
     });

@@ -59,7 +59,8 @@ table! {
 
 table! {
     ["doors.openvpn"]
-    "OpenVPN over UDP and TCP: unmodified OpenVPN 2.4 to 2.6 and OpenVPN Connect."
+    "OpenVPN over UDP and TCP, for unmodified OpenVPN clients. Tested with 2.6; profiles are also \
+    written for 2.4, 2.5 and Connect."
     OpenVpnTable {
         enabled: bool = "true", "",
             "Open this door.";

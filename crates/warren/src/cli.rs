@@ -117,8 +117,9 @@ pub(crate) enum Command {
     Reload,
     /// Be a client: connect this machine to a VPN server
     ///
-    /// Stays in the foreground until Ctrl-C or SIGTERM and then leaves addresses, routes and name
-    /// resolution as they were found. Reconnects by itself when the connection breaks.
+    /// Stays in the foreground until Ctrl-C, SIGTERM or the end of its terminal, and then leaves
+    /// addresses, routes and name resolution as they were found. Reconnects by itself when the
+    /// connection breaks.
     Connect(ConnectArgs),
 }
 
@@ -387,7 +388,7 @@ pub(crate) struct KickArgs {
 /// `connect`.
 #[derive(Args, Debug)]
 pub(crate) struct ConnectArgs {
-    /// The profile: an OpenVPN client configuration (.ovpn)
+    /// The profile: an OpenVPN client configuration (.ovpn), or either end of a point-to-point link
     pub(crate) file: PathBuf,
     /// Read user and password from the first two lines of this file
     #[arg(long, value_name = "FILE", conflicts_with_all = ["user", "password_stdin"])]

@@ -28,6 +28,7 @@ const PACKAGES: &[&str] = &[
     "socat",
     "softether-vpncmd",
     "softether-vpnserver",
+    "systemd",
     "tcpdump",
     "tinyproxy-bin",
     "tshark",

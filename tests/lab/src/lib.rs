@@ -11,7 +11,8 @@
 //! inherits both. Nothing has a name outside this process and nothing is persistent, so the kernel
 //! removes every device, route and rule when the process ends, however it ends, and any number of
 //! copies of the tests run beside each other. It needs root and the Debian packages iproute2,
-//! nftables, iputils-ping, iperf3, tcpdump, tshark, openssl, openvpn, procps and util-linux.
+//! nftables, iputils-ping, iperf3, tcpdump, tshark, openssl, openvpn, procps, systemd and
+//! util-linux.
 //!
 //! A failed [`scenario`] prints the last lines of every peer. With `LAB_KEEP` in the environment
 //! the folders with their whole output, configurations and captures stay in `/tmp`.
@@ -32,6 +33,7 @@ pub mod console;
 mod flood;
 mod host_state;
 mod lab;
+pub mod machine;
 mod namespace;
 pub mod openvpn;
 mod peer;

@@ -18,7 +18,7 @@ use crate::keys::KeySource;
 use crate::packet::{ControlSid, KeyId, Opcode};
 use crate::peer_info::{Announced, layer_of, option, options_string, our_peer_info, printable};
 use crate::profile::Profile;
-use crate::pull::{Judgement, Pull, Update, UpdateError};
+use crate::pull::{Judgement, Pull, Update, UpdateError, without_marks};
 use crate::push::{Agreement, Pushed};
 use crate::session::{Birth, Core, Session, Timing, own_record};
 use crate::shape::ShapeRules;
@@ -561,7 +561,7 @@ impl Initiator {
         let pull = &self.config.pull;
         let mut obeyed = Vec::new();
         for entry in options.split(',').take(512) {
-            match pull.judge(entry.trim_start_matches(['-', '?'])) {
+            match pull.judge(without_marks(entry)) {
                 Judgement::Obey => obeyed.push(entry),
                 Judgement::PassOver => {}
                 Judgement::Leave => {

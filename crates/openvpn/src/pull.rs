@@ -22,7 +22,7 @@ use self::route::RouteOptions;
 pub use self::check::check_option;
 pub(crate) use self::rules::Judgement;
 pub use self::rules::{FilterAction, Pull};
-pub(crate) use self::update::{Update, UpdateError};
+pub(crate) use self::update::{Update, UpdateError, without_marks};
 
 #[cfg(test)]
 mod tests;

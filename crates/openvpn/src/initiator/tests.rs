@@ -104,7 +104,7 @@ fn an_update_changes_the_lease_and_not_the_tunnel() {
 
     standing.hear("PUSH_UPDATE,route 10.2.0.0 255.255.0.0,-dhcp-option,ping-restart 90").unwrap();
     standing.answer(AskId(1), Ok(()));
-    standing.hear("PUSH_UPDATE,block-ipv6,?frobnicate").unwrap();
+    standing.hear("PUSH_UPDATE, block-ipv6, ?frobnicate 1").unwrap();
 
     assert_eq!(standing.core.timing.ping_restart, Duration::from_secs(90));
     let (leases, remarks) = standing.finish();

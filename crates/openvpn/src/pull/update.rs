@@ -26,6 +26,12 @@ const UPDATABLE: &[&str] = &[
     "tun-mtu",
 ];
 
+/// The option of an entry: behind what says how it changes, and the blanks that a server's
+/// administrator left between entries.
+pub(crate) fn without_marks(entry: &str) -> &str {
+    entry.trim_start_matches([' ', '-', '?'])
+}
+
 /// Options that are kept, and their length in all: far more than a server has to say.
 const MAX_OPTIONS: usize = 2048;
 const MAX_LEN: usize = 128 * 1024;
@@ -64,8 +70,8 @@ impl Update {
     pub(crate) fn read(&mut self, message: &str) -> Result<bool, UpdateError> {
         self.messages += 1;
         let mut is_last = true;
-        for entry in message.split(',').filter(|entry| !entry.is_empty()) {
-            let option = entry.trim_start_matches(['-', '?']);
+        for entry in message.split(',').filter(|entry| !entry.trim().is_empty()) {
+            let option = without_marks(entry);
             let marks = entry.strip_suffix(option).unwrap_or_default();
             let mut words = option.split_ascii_whitespace();
             let name = words.next().unwrap_or_default();

@@ -3,14 +3,19 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use lab::openvpn::{self, Server};
 use lab::warren::{Client, GATEWAY4, Warren, config};
-use lab::{HostState, Lab, Namespace, PATIENCE, Peer, Pki, World, eventually, ping, scenario};
+use lab::{
+    HostState, Lab, Namespace, PATIENCE, Peer, Pki, World, console, eventually, ping, reach,
+    scenario,
+};
 
 const USER: &str = "firewall";
 const PASSWORD: &str = "let me out";
@@ -215,6 +220,80 @@ fn a_stock_server_decides_on_routes_resolvers_and_limits() {
         assert!(output.success(), "{output}");
         assert!(client.peer().stdout().contains("over: nothing was sent"), "{output}");
         before.check_unchanged(host)
+    });
+}
+
+/// The routes into the tunnel, as every client writes them.
+fn tunnel_routes(host: &Namespace) -> Result<Vec<String>> {
+    let mut routes = Vec::new();
+    for family in ["-4", "-6"] {
+        let listing = host.run("ip", &[family, "route"])?;
+        let remote =
+            |line: &&str| ["10.7", "10.8.0.0/16", "fd7"].iter().any(|b| line.starts_with(b));
+        let destination = |line: &str| line.split(' ').next().unwrap_or_default().to_owned();
+        routes.extend(listing.lines().filter(remote).map(destination));
+    }
+    routes.sort();
+    Ok(routes)
+}
+
+/// 2.6 cannot send PUSH_UPDATE; run it with a newer `openvpn` first in `PATH`.
+#[test]
+#[ignore = "needs OpenVPN 2.7 or newer"]
+fn what_a_stock_server_updates_changes_as_with_a_stock_client() {
+    scenario("updated", |lab| {
+        let world = World::new(lab, 2)?;
+        let pki = Pki::new(lab.folder())?;
+        let socket = console::socket("updates");
+        let extra = [
+            "push \"route 10.77.0.0 255.255.0.0\"".to_owned(),
+            "push \"route-ipv6 fd77::/48\"".to_owned(),
+            "push \"dhcp-option DNS 10.8.0.1\"".to_owned(),
+            format!("management {} unix", socket.display()),
+        ];
+        let server = Server { extra: extra.to_vec(), ..Server::default() };
+        let _server = server.start(&world.server, &pki)?;
+        let remotes = [(World::SERVER4.into(), server.port)];
+        let (ours, theirs) = (&world.clients[0], &world.clients[1]);
+        let profile = server.profile(&pki, &pki.client("alice")?, &remotes);
+        let client = Client::connect(ours, &profile, None)?;
+        let profile = server.profile(&pki, &pki.client("bob")?, &remotes);
+        let stock = openvpn::Client::connect(theirs, &profile, None, &[])?;
+        assert_eq!(tunnel_routes(ours)?, ["10.77.0.0/16", "fd77::/48"]);
+        assert!(ours.run("cat", &["/etc/resolv.conf"])?.contains("nameserver 10.8.0.1"));
+
+        let console = UnixStream::connect(&socket)?;
+        let mut answers = BufReader::new(console.try_clone()?).lines();
+        for (update, routes) in [
+            (
+                "route 10.78.0.0 255.255.0.0, route 10.79.0.0 255.255.0.0",
+                &["10.78.0.0/16", "10.79.0.0/16", "fd77::/48"][..],
+            ),
+            ("-route", &["fd77::/48"]),
+            (
+                "route 10.77.0.0 255.255.0.0, route-ipv6 fd78::/48, dhcp-option DNS 10.8.0.9",
+                &["10.77.0.0/16", "fd78::/48"],
+            ),
+            ("-route-ipv6, ?no-such-option 1", &["10.77.0.0/16"]),
+        ] {
+            writeln!(&console, "push-update-broad \"{update}\"")?;
+            let answer = answers.by_ref().map_while(Result::ok).find(|line| !line.starts_with('>'));
+            ensure!(
+                answer.as_deref().is_some_and(|line| line.starts_with("SUCCESS")),
+                "{answer:?}"
+            );
+            eventually(PATIENCE, || {
+                let (ours, theirs) = (tunnel_routes(ours)?, tunnel_routes(theirs)?);
+                ensure!(ours == routes, "`{update}`: {ours:?} instead of {routes:?}");
+                ensure!(theirs == routes, "`{update}`, stock: {theirs:?} instead of {routes:?}");
+                Ok(())
+            })?;
+            reach(ours, gateway4())?;
+        }
+        assert!(ours.run("cat", &["/etc/resolv.conf"])?.contains("nameserver 10.8.0.9"));
+        stock.stop()?;
+        client.stop()?;
+        Ok(())
     });
 }
 

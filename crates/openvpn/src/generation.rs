@@ -173,9 +173,12 @@ impl Generation {
         Ok(())
     }
 
-    /// Encrypts bytes as one record.
+    /// Encrypts bytes as one record, in packets of its own: OpenVPN 3 reads one record when a
+    /// packet arrives, and leaves what else was in it until the next does.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
+        self.fill();
         self.tls.send(bytes);
+        self.fill();
     }
 
     /// Encrypts text as one NUL-terminated record.
@@ -183,7 +186,7 @@ impl Generation {
         let mut bytes = Vec::with_capacity(message.len() + 1);
         bytes.extend_from_slice(message.as_bytes());
         bytes.push(0);
-        self.tls.send(&bytes);
+        self.send(&bytes);
     }
 
     /// Moves what TLS wants to say into the reliable channel.

@@ -56,6 +56,16 @@ fn a_client_comes_up_and_packets_flow() {
     assert_carries(&mut pair);
 }
 
+/// OpenVPN 3 reads one record when a packet arrives, and the next when another does.
+#[test]
+fn the_servers_keys_and_what_it_pushes_travel_in_packets_of_their_own() {
+    let pair = Setup::default().connected();
+
+    let control = |captured: &&simnet::Captured| captured.bytes[0] >> 3 == Opcode::P_CONTROL_V1.0;
+    // The handshake's flight fits into one.
+    assert_eq!(pair.sent_by(Side::Right).filter(control).count(), 1 + 2, "{}", pair.narrate());
+}
+
 #[test]
 fn every_way_to_authenticate_and_to_wrap_works() {
     let tls_auth =

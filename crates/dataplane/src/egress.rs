@@ -167,6 +167,9 @@ pub(crate) fn encapsulate(
     let (path, lead) = to;
     let frame = tunnel.frame(len);
     let sealed = frame.head + len + frame.tail;
+    if !lead.takes(sealed) {
+        return Err(Discard::TooBig);
+    }
     let mut slot = egress.reserve(path, lead.len() + sealed)?;
     let (front, out) = slot.bytes().split_at_mut(lead.len());
     lead.write(sealed, front);
@@ -275,6 +278,20 @@ mod tests {
         assert!(!egress.is_pressing());
         let total = sizes.0.iter().map(|(.., len)| len).sum::<usize>();
         assert_eq!((sizes.0.len() > 1, total % 1206), (true, (106 + 1206 + 66) % 1206));
+    }
+
+    #[test]
+    fn a_message_that_would_break_its_stream_is_not_sent() {
+        let mut egress = Egress::default();
+        let stream = Path { carrier: Carrier::Stream(StreamId(1)), ..path(1) };
+        let to = (stream, Lead::Framed(Framing::Length16 { limit: 1500 }));
+        let mut send =
+            |len| encapsulate(&Plain, ContentKind::Frame, len, to, &mut egress, |_| ());
+
+        assert_eq!((send(1497), send(60_000)), (Err(Discard::TooBig), Err(Discard::TooBig)));
+        assert_eq!(send(1496), Ok(()));
+
+        assert_eq!(drain(&mut egress), [(1, 1502, 1502)]);
     }
 
     #[test]

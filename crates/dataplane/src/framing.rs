@@ -26,12 +26,17 @@ impl Framing {
         Messages { framing: self, rest: bytes, is_broken: false }
     }
 
+    /// The longest message that there can be.
+    fn limit(self) -> usize {
+        match self {
+            Self::Length16 { limit } => usize::from(limit),
+        }
+    }
+
     /// The most bytes that a message without its end may have, with what is in front of it.
     #[must_use]
     pub fn max_partial(self) -> usize {
-        match self {
-            Self::Length16 { limit } => LENGTH16 + usize::from(limit),
-        }
+        self.head_len() + self.limit()
     }
 
     /// How many bytes the first message of `bytes` and what is in front of it take, if they say so.
@@ -151,6 +156,15 @@ impl Lead<'_> {
             Self::Nothing => 0,
             Self::Bytes(bytes) => bytes.len(),
             Self::Framed(framing) => framing.head_len(),
+        }
+    }
+
+    /// Whether a message of so many bytes can be sent: one that the other end of a stream cannot
+    /// read would be the end of the stream.
+    pub(crate) fn takes(self, message_len: usize) -> bool {
+        match self {
+            Self::Nothing | Self::Bytes(_) => true,
+            Self::Framed(framing) => message_len <= framing.limit(),
         }
     }
 

@@ -17,6 +17,11 @@ use crate::io::Surroundings;
 use crate::split::SuperPacket;
 use crate::virtio::VirtioHeader;
 
+/// What every station takes, whatever its packets may have: the payload of any Ethernet.
+const LEAST_MTU: u16 = 1500;
+/// The head of a frame in a VLAN of a VLAN.
+const MAX_HEADER: usize = HEADER + 8;
+
 impl<F: Fabric> Tables<F> {
     /// A frame that came out of `entry`'s tunnel.
     pub(super) fn on_frame<'b>(
@@ -38,6 +43,7 @@ impl<F: Fabric> Tables<F> {
             }
             FrameVerdict::Host => self.frame_to_host(from, frame, coalescer, sinks),
             FrameVerdict::Port(to) => {
+                self.check_len(to, frame)?;
                 self.clamp(frame, self.fabric.mtu(to).min(self.fabric.mtu(from)));
                 self.send(to, ContentKind::Frame, frame, sinks)
             }
@@ -97,6 +103,13 @@ impl<F: Fabric> Tables<F> {
         }
     }
 
+    /// Whether the station takes a frame of this length. Most would only lose a longer one, but to
+    /// many whose tunnel is a stream it is the end of the stream.
+    fn check_len(&self, to: PortId, frame: &[u8]) -> Result<(), Discard> {
+        let most = MAX_HEADER + usize::from(self.fabric.mtu(to).max(LEAST_MTU));
+        if frame.len() <= most { Ok(()) } else { Err(Discard::TooBig) }
+    }
+
     /// Lowers the segment size of a connection that is being opened inside a frame.
     fn clamp(&self, frame: &mut [u8], mtu: u16) {
         let Ok(link) = ethernet::Head::parse(frame) else { return };
@@ -125,7 +138,9 @@ impl<F: Fabric> Tables<F> {
         let content = packet.map_or(frame, |(packet, _)| packet);
         let crowd = self.fabric.crowd(from, sinks.now, content, packet.is_some())?;
         for station in crowd.stations.iter().filter(|station| **station != from) {
-            let sent = self.send(*station, ContentKind::Frame, frame, sinks);
+            let sent = self
+                .check_len(*station, frame)
+                .and_then(|()| self.send(*station, ContentKind::Frame, frame, sinks));
             sinks.note(sent);
         }
         let Some((packet, head)) = packet else { return Ok(()) };

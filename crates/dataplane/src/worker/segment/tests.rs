@@ -22,6 +22,8 @@ use crate::worker::{Op, Settings, Worker};
 const ALICE: u8 = 1;
 const BOB: u8 = 2;
 const CAROL: u8 = 3;
+/// A station that is not there from the beginning.
+const DAVE: u8 = 4;
 const WORLD: u8 = 200;
 const OWN: Mac = Mac([2, 0, 0, 0, 0, 0xff]);
 /// What every tunnel here puts in front.
@@ -168,6 +170,36 @@ fn a_storm_is_cut_off_and_nobody_else_is() {
     lab.sent();
     lab.sends(CAROL, &Blueprint::udp(CAROL, 127).build());
     assert_eq!(lab.sent().len(), 2);
+}
+
+#[test]
+fn a_frame_that_a_station_cannot_take_is_sent_to_the_others_only() {
+    let mut lab = Lab::network();
+    let roomy = Plug {
+        port: PortId(DAVE.into()),
+        prefixes: vec![IpAddr::from([10, 0, 0, DAVE]).into()],
+        mtu: 9000,
+        layer: Layer::Ethernet,
+    };
+    lab.worker.apply(Op::Fabric(FabricOp::Plug(roomy)));
+    lab.connect(DAVE, Layer::Ethernet);
+    lab.sends(BOB, &frame(Mac::BROADCAST, mac(BOB), EtherType(0x88b5), b"hello"));
+    lab.sent();
+    let of = |to, len: usize| frame(to, mac(ALICE), EtherType(0x88b5), &vec![7; len - HEADER]);
+
+    // With 1500 bytes behind two tags, though packets to Bob may have 1400 only.
+    lab.sends(ALICE, &of(mac(BOB), 1522));
+    assert_eq!(lab.sent(), [(BOB, of(mac(BOB), 1522))]);
+    for len in [1523, 60_000] {
+        lab.sends(ALICE, &of(mac(BOB), len));
+        assert_eq!(lab.sent(), []);
+    }
+    assert_eq!(lab.discarded(Discard::TooBig), 2);
+
+    lab.sends(ALICE, &of(Mac::BROADCAST, 1523));
+    assert_eq!(lab.sent(), [(DAVE, of(Mac::BROADCAST, 1523))]);
+    lab.sends(ALICE, &of(Mac::BROADCAST, 9023));
+    assert_eq!((lab.sent(), lab.discarded(Discard::TooBig)), (vec![], 5));
 }
 
 #[test]

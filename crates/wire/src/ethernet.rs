@@ -12,6 +12,12 @@ pub const HEADER: usize = 14;
 const TAG: usize = 4;
 /// 802.1ad puts one tag in front of another; nobody puts a third.
 const MAX_TAGS: usize = 2;
+/// The bits of a tag that name a VLAN; zero names none, and the tag says only what goes first.
+const VLAN_ID: u16 = 0x0fff;
+/// Types below this are lengths: LLC follows (802.3, 3.2.6).
+const FIRST_TYPE: u16 = 0x0600;
+/// The LLC head of SNAP, behind which an organization and a type follow (RFC 1042).
+const SNAP: [u8; 3] = [0xaa, 0xaa, 0x03];
 
 code_point! {
     /// What a frame carries.
@@ -91,6 +97,9 @@ pub struct Head {
     pub ether_type: EtherType,
     /// Where the payload begins.
     pub payload: usize,
+    /// Whether one of the tags names no VLAN: hosts read the frame as if that tag were not there
+    /// (802.1Q, 6.9).
+    pub has_priority_tag: bool,
 }
 
 impl Head {
@@ -103,13 +112,13 @@ impl Head {
         let mut reader = Reader::new(frame);
         let destination = Mac(reader.array("destination of a frame")?);
         let source = Mac(reader.array("source of a frame")?);
-        let mut payload = HEADER;
+        let (mut payload, mut has_priority_tag) = (HEADER, false);
         for _ in 0..=MAX_TAGS {
             let ether_type = EtherType(reader.u16("type of a frame")?);
             if !matches!(ether_type, EtherType::VLAN | EtherType::SERVICE_VLAN) {
-                return Ok(Self { destination, source, ether_type, payload });
+                return Ok(Self { destination, source, ether_type, payload, has_priority_tag });
             }
-            reader.u16("VLAN tag")?;
+            has_priority_tag |= reader.u16("VLAN tag")? & VLAN_ID == 0;
             payload += TAG;
         }
         Err(Malformed::Forbidden { what: "number of VLAN tags" })
@@ -125,6 +134,31 @@ impl Head {
     #[must_use]
     pub fn is_ip(&self) -> bool {
         !self.is_tagged() && matches!(self.ether_type, EtherType::IPV4 | EtherType::IPV6)
+    }
+
+    /// Whether hosts find IP or ARP in `frame`, or a tag, where its type says neither: behind a
+    /// tag that names no VLAN, or in LLC and SNAP. Whoever checks what the type says is fooled by
+    /// it (CVE-2021-27853, -27854, -27861 and -27862).
+    #[must_use]
+    pub fn is_disguised(&self, frame: &[u8]) -> bool {
+        let in_snap = self.type_in_snap(frame);
+        let is_wrapped = self.has_priority_tag || (in_snap.is_some() && !self.is_tagged());
+        is_wrapped
+            && matches!(
+                in_snap.unwrap_or(self.ether_type),
+                EtherType::IPV4
+                    | EtherType::ARP
+                    | EtherType::IPV6
+                    | EtherType::VLAN
+                    | EtherType::SERVICE_VLAN
+            )
+    }
+
+    fn type_in_snap(&self, frame: &[u8]) -> Option<EtherType> {
+        let payload = frame.get(self.payload..).filter(|_| self.ether_type.0 < FIRST_TYPE)?;
+        // Whatever organization it is of: hosts differ in which they take for that of Ethernet.
+        let [_, _, _, high, low, ..] = payload.strip_prefix(&SNAP)? else { return None };
+        Some(EtherType(u16::from_be_bytes([*high, *low])))
     }
 }
 
@@ -151,8 +185,13 @@ mod tests {
 
         let read = Head::parse(&bytes).unwrap();
 
-        let expected =
-            Head { destination: A, source: B, ether_type: EtherType::ARP, payload: HEADER };
+        let expected = Head {
+            destination: A,
+            source: B,
+            ether_type: EtherType::ARP,
+            payload: HEADER,
+            has_priority_tag: false,
+        };
         assert_eq!(read, expected);
         assert!(!read.is_tagged() && !read.is_ip());
     }
@@ -166,6 +205,39 @@ mod tests {
 
         assert_eq!((read.ether_type, read.payload), (EtherType::IPV4, 22));
         assert!(read.is_tagged() && !read.is_ip());
+    }
+
+    #[test]
+    fn what_only_hosts_see_is_seen() {
+        let is_disguised = |ether_type: u16, rest: &[u8]| {
+            let bytes = [&head(A, B, EtherType(ether_type))[..], rest].concat();
+            Head::parse(&bytes).unwrap().is_disguised(&bytes)
+        };
+        let snap = |ether_type: u16| {
+            let [high, low] = ether_type.to_be_bytes();
+            [0xaa, 0xaa, 3, 0, 0, 0, high, low]
+        };
+
+        for ether_type in [0x0800_u16, 0x0806, 0x86dd] {
+            let [high, low] = ether_type.to_be_bytes();
+            assert!(!is_disguised(ether_type, &[]), "nothing is hidden");
+            assert!(is_disguised(0x8100, &[0, 0, high, low]));
+            assert!(is_disguised(0x88a8, &[0xf0, 0, high, low]), "whatever its priority");
+            assert!(is_disguised(0x88a8, &[0, 0, 0x81, 0, 0, 0, high, low]));
+            assert!(is_disguised(0x8100, &[0, 0, 0x81, 0, 0, 9, high, low]));
+            assert!(!is_disguised(0x8100, &[0, 9, high, low]), "a VLAN is no disguise");
+        }
+        for ether_type in [0x0800, 0x0806, 0x86dd, 0x8100, 0x88a8] {
+            assert!(is_disguised(46, &snap(ether_type)), "{ether_type:#x}");
+            assert!(is_disguised(0x05ff, &snap(ether_type)), "a length that cannot be");
+            assert!(is_disguised(0x8100, &[&[0, 0, 0, 46][..], &snap(ether_type)].concat()));
+            assert!(!is_disguised(0x8100, &[&[0, 9, 0, 46][..], &snap(ether_type)].concat()));
+            assert!(!is_disguised(46, &snap(ether_type)[..7]), "cut off");
+        }
+        assert!(!is_disguised(46, &snap(0x2000)), "no business of ours");
+        assert!(!is_disguised(0x8100, &[0, 0, 0x88, 0x92]), "PROFINET has priority tags");
+        assert!(!is_disguised(46, &[0x42, 0x42, 3, 0, 0, 0, 8, 0]), "spanning tree");
+        assert!(!is_disguised(0x88b5, &snap(0x0800)), "a type and no length");
     }
 
     #[test]
@@ -187,7 +259,7 @@ mod tests {
             for value in 0..=u8::MAX {
                 let mut bytes = bytes.clone();
                 bytes[at] = value;
-                let _ = Head::parse(&bytes);
+                let _ = Head::parse(&bytes).map(|head| head.is_disguised(&bytes));
             }
         }
     }

@@ -55,6 +55,10 @@ impl Switch {
         if head.destination.is_link_local() {
             return Err(Discard::Multicast);
         }
+        // Nobody honest does this, and below it could be anything that is checked.
+        if head.is_disguised(frame) {
+            return Err(Discard::FilteredByPolicy);
+        }
         self.settings.segment.learn(place, head.source, now)?;
 
         let arrival = Arrival { from, plugged, place, now, head };

@@ -198,6 +198,36 @@ fn nobody_speaks_for_another_on_the_segment() {
 }
 
 #[test]
+fn a_disguise_gets_nobody_past_the_checks() {
+    let switch = network();
+    let mut advertisement = ip("fe80::1", "ff02::1");
+    (advertisement[6], advertisement[40]) = (58, 134);
+    let group = Mac::of_group("ff02::1".parse().unwrap()).unwrap();
+    let advertises = frame(group, mac(BOB), EtherType::IPV6, &advertisement);
+    let lies = [
+        arp(BOB, ArpOperation::REPLY, "10.86.0.2", "10.86.0.9"),
+        ip_frame(mac(ALICE), BOB, "10.86.0.4", "10.86.0.2"),
+        advertises,
+    ];
+    let behind = |heads: &[u8], frame: &[u8]| [&frame[..12], heads, &frame[12..]].concat();
+
+    for lie in lies {
+        for tags in [&[0x81, 0, 0, 0][..], &[0x81, 0, 0, 0, 0x81, 0, 0, 0], &[0x88, 0xa8, 0xe0, 0]]
+        {
+            assert_eq!(
+                switch_at(&switch, BOB, &behind(tags, &lie)),
+                dropped(Discard::FilteredByPolicy),
+                "{tags:02x?}"
+            );
+        }
+        let snap = behind(&[0, 46, 0xaa, 0xaa, 3, 0, 0, 0], &lie);
+        assert_eq!(switch_at(&switch, BOB, &snap), dropped(Discard::FilteredByPolicy));
+        let own_vlan = behind(&[0x81, 0, 0, 5], &lie);
+        assert_eq!(switch_at(&switch, BOB, &own_vlan), FLOOD);
+    }
+}
+
+#[test]
 fn the_network_answers_for_itself_and_for_everybody_not_on_the_segment() {
     let switch = network();
     for target in ["10.86.0.1", "10.86.0.4"] {

@@ -1,5 +1,4 @@
 use std::collections::HashMap;
-use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -225,20 +224,7 @@ impl Switch {
     fn plug(&mut self, plug: &Plug) {
         self.unplug(plug.port);
         for prefix in &plug.prefixes {
-            match *prefix {
-                IpNet::V4(net) if net.prefix_len() == net.max_prefix_len() => {
-                    self.exact4.insert(net.addr(), plug.port);
-                }
-                IpNet::V4(net) => {
-                    self.behind4.insert(net.trunc(), plug.port);
-                }
-                IpNet::V6(net) if net.prefix_len() == net.max_prefix_len() => {
-                    self.exact6.insert(net.addr(), plug.port);
-                }
-                IpNet::V6(net) => {
-                    self.behind6.insert(net.trunc(), plug.port);
-                }
-            }
+            self.assign(*prefix, plug.port);
         }
         let place = match plug.layer {
             Layer::Ethernet => self.settings.segment.join(plug.port),
@@ -259,28 +245,54 @@ impl Switch {
             self.settings.segment.leave(place);
         }
         for prefix in plug.prefixes {
-            // An address that another port has taken over since stays with that port.
-            match prefix {
-                IpNet::V4(net) if net.prefix_len() == net.max_prefix_len() => {
-                    remove_if(&mut self.exact4, &net.addr(), port);
-                }
-                IpNet::V4(net) => {
-                    let net = net.trunc();
-                    if self.behind4.get(&net) == Some(&port) {
-                        self.behind4.remove(&net);
-                    }
-                }
-                IpNet::V6(net) if net.prefix_len() == net.max_prefix_len() => {
-                    remove_if(&mut self.exact6, &net.addr(), port);
-                }
-                IpNet::V6(net) => {
-                    let net = net.trunc();
-                    if self.behind6.get(&net) == Some(&port) {
-                        self.behind6.remove(&net);
-                    }
-                }
+            // What another port has taken over since stays with that port.
+            if self.holder(prefix) != Some(port) {
+                continue;
+            }
+            match self.heir(prefix) {
+                Some(heir) => self.assign(prefix, heir),
+                None => self.release(prefix),
             }
         }
+    }
+
+    /// Of the ports with this subnet behind them, which are one user's, the latest.
+    fn heir(&self, subnet: IpNet) -> Option<PortId> {
+        let subnet = subnet.trunc();
+        let has = |plugged: &Plugged| {
+            // An address that was leased anew is no subnet, and its former holder about to go.
+            plugged.own(subnet.addr().is_ipv4()) != Some(subnet.addr())
+                && plugged.plug.prefixes.iter().any(|prefix| prefix.trunc() == subnet)
+        };
+        let ports = self.stations.iter().chain(&self.members);
+        ports.filter(|port| self.ports.get(port).is_some_and(has)).max().copied()
+    }
+
+    fn holder(&self, prefix: IpNet) -> Option<PortId> {
+        match prefix {
+            IpNet::V4(net) if is_host(prefix) => self.exact4.get(&net.addr()).copied(),
+            IpNet::V4(net) => self.behind4.get(&net.trunc()).copied(),
+            IpNet::V6(net) if is_host(prefix) => self.exact6.get(&net.addr()).copied(),
+            IpNet::V6(net) => self.behind6.get(&net.trunc()).copied(),
+        }
+    }
+
+    fn assign(&mut self, prefix: IpNet, port: PortId) {
+        match prefix {
+            IpNet::V4(net) if is_host(prefix) => self.exact4.insert(net.addr(), port),
+            IpNet::V4(net) => self.behind4.insert(net.trunc(), port),
+            IpNet::V6(net) if is_host(prefix) => self.exact6.insert(net.addr(), port),
+            IpNet::V6(net) => self.behind6.insert(net.trunc(), port),
+        };
+    }
+
+    fn release(&mut self, prefix: IpNet) {
+        match prefix {
+            IpNet::V4(net) if is_host(prefix) => self.exact4.remove(&net.addr()),
+            IpNet::V4(net) => self.behind4.remove(&net.trunc()),
+            IpNet::V6(net) if is_host(prefix) => self.exact6.remove(&net.addr()),
+            IpNet::V6(net) => self.behind6.remove(&net.trunc()),
+        };
     }
 }
 
@@ -463,10 +475,8 @@ impl Fabric for AnyFabric {
     }
 }
 
-fn remove_if<K: Eq + Hash>(map: &mut Map<K, PortId>, key: &K, port: PortId) {
-    if map.get(key) == Some(&port) {
-        map.remove(key);
-    }
+fn is_host(prefix: IpNet) -> bool {
+    prefix.prefix_len() == prefix.max_prefix_len()
 }
 
 fn is_group(address: IpAddr) -> bool {

@@ -9,7 +9,7 @@ use wire::ethernet::{self, EtherType, HEADER, Mac};
 use wire::ip;
 use wire::neighbour::{ARP_LEN, Arp, ArpOperation, DISCOVERY_LEN, Discovery, DiscoveryKind};
 
-use super::{Plugged, Switch, is_group};
+use super::{Plugged, Switch, is_group, is_host};
 use crate::segment::{Family, Place};
 
 const _: () = assert!(MAX_QUESTION == HEADER + DISCOVERY_LEN);
@@ -314,10 +314,8 @@ impl Switch {
 
 impl Plugged {
     /// The port's own address: the first that is no subnet's.
-    fn own(&self, is_v4: bool) -> Option<IpAddr> {
-        let is_own = |prefix: &&IpNet| {
-            prefix.addr().is_ipv4() == is_v4 && prefix.prefix_len() == prefix.max_prefix_len()
-        };
+    pub(super) fn own(&self, is_v4: bool) -> Option<IpAddr> {
+        let is_own = |prefix: &&IpNet| prefix.addr().is_ipv4() == is_v4 && is_host(**prefix);
         self.plug.prefixes.iter().find(is_own).map(IpNet::addr)
     }
 }

@@ -176,6 +176,43 @@ fn an_address_taken_over_survives_the_end_of_its_old_port() {
 }
 
 #[test]
+fn a_subnet_goes_back_to_the_session_that_had_it_before() {
+    let mut switch = switch();
+    let subnets = ["192.168.7.0/24", "192.168.8.8/32", "fd07::/48"];
+    let newer = |n: u32| [&[&*format!("10.86.0.{n}/32")], &subnets[..]].concat().join(" ");
+    for port in [7, 8, 9] {
+        let prefixes = newer(port);
+        plug(&mut switch, PortId(port), &prefixes.split(' ').collect::<Vec<_>>());
+    }
+    let behind = |switch: &Switch| {
+        let to = ["192.168.7.9", "192.168.8.8"];
+        let [a, b] = to.map(|to| send(switch, ALICE, "10.86.0.2", to));
+        (a, b, send(switch, ALICE, "fd86::2", "fd07::9"))
+    };
+    let all = |port| (Verdict::Port(port), Verdict::Port(port), Verdict::Port(port));
+    assert_eq!(behind(&switch), all(PortId(9)));
+
+    switch.apply(&FabricOp::Unplug(PortId(7)));
+    assert_eq!(behind(&switch), all(PortId(9)), "another session's end changes nothing");
+    switch.apply(&FabricOp::Unplug(PortId(9)));
+    assert_eq!(behind(&switch), all(PortId(8)));
+    assert_eq!(send(&switch, PortId(8), "192.168.7.9", "10.86.0.2"), Verdict::Port(ALICE));
+    switch.apply(&FabricOp::Unplug(PortId(8)));
+    assert_eq!(behind(&switch), (Verdict::Port(BOB), Verdict::Host, Verdict::Port(BOB)));
+}
+
+#[test]
+fn an_address_that_was_leased_anew_does_not_go_back() {
+    let mut switch = switch();
+    plug(&mut switch, PortId(7), &["10.86.0.3/32"]);
+
+    switch.apply(&FabricOp::Unplug(PortId(7)));
+
+    let nowhere = Verdict::Discard(Discard::NoRoute);
+    assert_eq!(send(&switch, ALICE, "10.86.0.2", "10.86.0.3"), nowhere);
+}
+
+#[test]
 fn plugging_again_replaces_what_was_there() {
     let mut switch = switch();
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -145,6 +146,9 @@ pub struct Plug {
     pub mtu: u16,
     /// Whether it carries packets or frames.
     pub layer: Layer,
+    /// Whose port it is: the hardware addresses of one port are at once those of a later port of
+    /// the same user, who may have come back. Empty for nobody's in particular.
+    pub user: Arc<str>,
 }
 
 /// What a port carries.

@@ -285,8 +285,7 @@ mod tests {
         let mut egress = Egress::default();
         let stream = Path { carrier: Carrier::Stream(StreamId(1)), ..path(1) };
         let to = (stream, Lead::Framed(Framing::Length16 { limit: 1500 }));
-        let mut send =
-            |len| encapsulate(&Plain, ContentKind::Frame, len, to, &mut egress, |_| ());
+        let mut send = |len| encapsulate(&Plain, ContentKind::Frame, len, to, &mut egress, |_| ());
 
         assert_eq!((send(1497), send(60_000)), (Err(Discard::TooBig), Err(Discard::TooBig)));
         assert_eq!(send(1496), Ok(()));

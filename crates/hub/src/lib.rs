@@ -29,7 +29,8 @@
 //!     segment: Arc::new(Segment::new(Mac([2, 0, 0, 0, 0, 1]), seed, now)),
 //! });
 //! let prefixes = vec!["10.86.0.2/32".parse()?];
-//! let plug = Plug { port: PortId(7), prefixes, mtu: 1400, layer: Layer::Ip };
+//! let (layer, user) = (Layer::Ip, "alice".into());
+//! let plug = Plug { port: PortId(7), prefixes, mtu: 1400, layer, user };
 //! switch.apply(&FabricOp::Plug(plug));
 //!
 //! let packet = PacketHead {

@@ -164,7 +164,8 @@ impl HubNetwork {
         let state = self.lock();
         let member = &state.members.get(&port)?.member;
         let prefixes = member.addresses().map(IpNet::from).chain(member.behind.clone()).collect();
-        Some(Plug { port, prefixes, mtu: member.mtu, layer: member.layer })
+        let user = member.user.as_str().into();
+        Some(Plug { port, prefixes, mtu: member.mtu, layer: member.layer, user })
     }
 
     /// The ports that lost their place to a newer session of the same device since the last call;

@@ -102,10 +102,10 @@ impl Segment {
         self.mac
     }
 
-    /// Forgets hardware addresses that have been silent for five minutes; to be called every few
-    /// seconds.
+    /// Forgets hardware addresses that have been silent for five minutes, but for those that ports
+    /// have their own addresses at; to be called every few seconds.
     pub fn age(&self, now: Instant) {
-        self.stations.age(self.nanos(now));
+        self.stations.age(self.nanos(now), |mac, slot| self.is_neighbour(mac, slot));
     }
 
     /// The port's place, taken now if it has none yet; every worker gets the same answer. `None` if
@@ -144,8 +144,22 @@ impl Segment {
     }
 
     /// Remembers where `mac` was heard.
-    pub(crate) fn learn(&self, place: Place, mac: Mac, now: Instant) -> Result<(), Discard> {
-        match self.stations.learn(mac, place.slot, self.nanos(now)) {
+    ///
+    /// A port that is there has its addresses for itself: those that its own addresses are at for
+    /// as long as it is there, others until they have been silent for a while, and none from a port
+    /// for which `is_lost` says so.
+    pub(crate) fn learn(
+        &self,
+        place: Place,
+        mac: Mac,
+        now: Instant,
+        is_lost: impl Fn(PortId) -> bool,
+    ) -> Result<(), Discard> {
+        let may_take = |former: Slot, is_fresh| {
+            let port = self.member(former).port.load(SeqCst);
+            is_lost(PortId(port)) || !(is_fresh || self.is_neighbour(mac, former))
+        };
+        match self.stations.learn(mac, place.slot, self.nanos(now), may_take) {
             Ok(()) if self.is_present(place) => Ok(()),
             Ok(()) => {
                 // The port was unplugged meanwhile, and whoever did that may have looked too soon.
@@ -168,8 +182,7 @@ impl Segment {
         if mac.is_group() || mac.is_unset() || mac == self.mac {
             return;
         }
-        let [a, b, c, d, e, f] = mac.0;
-        let entry = u64::from_be_bytes([a, b, c, d, e, f, 0, 0]);
+        let entry = pack(mac);
         let neighbour = &self.member(place.slot).neighbours[family as usize];
         if neighbour.load(SeqCst) != entry && self.is_present(place) {
             neighbour.store(entry, SeqCst);
@@ -181,6 +194,12 @@ impl Segment {
         let entry = self.member(place.slot).neighbours[family as usize].load(SeqCst);
         let [a, b, c, d, e, f, ..] = entry.to_be_bytes();
         (entry != 0 && self.is_present(place)).then_some(Mac([a, b, c, d, e, f]))
+    }
+
+    /// Whether an own address of the port in this place is at `mac`.
+    fn is_neighbour(&self, mac: Mac, slot: Slot) -> bool {
+        let entry = pack(mac);
+        self.member(slot).neighbours.iter().any(|neighbour| neighbour.load(SeqCst) == entry)
     }
 
     /// Whether the port may have one more answer.
@@ -239,6 +258,11 @@ impl Segment {
         // 64 bits of nanoseconds last for centuries.
         ZERO + now.saturating_duration_since(self.started).as_nanos() as u64
     }
+}
+
+fn pack(mac: Mac) -> u64 {
+    let [a, b, c, d, e, f] = mac.0;
+    u64::from_be_bytes([a, b, c, d, e, f, 0, 0])
 }
 
 #[cfg(test)]

@@ -568,7 +568,8 @@ impl Client {
     ) -> Result<(), ClientFailure> {
         let former = connection.lease.replace(lease.clone());
         let layer = self.profile.layer;
-        let plug = Plug { port: connection.port, prefixes: Vec::new(), mtu: lease.mtu, layer };
+        let (prefixes, user) = (Vec::new(), Arc::default());
+        let plug = Plug { port: connection.port, prefixes, mtu: lease.mtu, layer, user };
         let epoch = self.workers.submit(vec![WorkerOp::Fabric(FabricOp::Plug(plug))]);
         connection.pump.wait_for(epoch);
 

@@ -155,7 +155,8 @@ fn worker() -> Worker<Switch> {
             tunnel,
         }));
         worker.apply(Op::DataPlane(DataPlaneOp::SendVia { port, exit: Exit::Tunnel(key) }));
-        worker.apply(Op::Fabric(FabricOp::Plug(Plug { port, prefixes, mtu: 1420, layer })));
+        let user = format!("user {host}").into();
+        worker.apply(Op::Fabric(FabricOp::Plug(Plug { port, prefixes, mtu: 1420, layer, user })));
     }
     worker
 }

@@ -59,7 +59,8 @@ impl Switch {
         if head.is_disguised(frame) {
             return Err(Discard::FilteredByPolicy);
         }
-        self.settings.segment.learn(place, head.source, now)?;
+        let is_lost = |former| self.is_successor(from, former);
+        self.settings.segment.learn(place, head.source, now, is_lost)?;
 
         let arrival = Arrival { from, plugged, place, now, head };
         if head.is_ip() {
@@ -69,6 +70,13 @@ impl Switch {
             return self.on_arp(&arrival, frame);
         }
         self.pass(&arrival, None)
+    }
+
+    /// Whether `former` is an earlier port of the same user. The later one has what both want, so
+    /// that they do not take it from each other in turns.
+    fn is_successor(&self, port: PortId, former: PortId) -> bool {
+        let user = |port| self.ports.get(&port).map(|plugged| &*plugged.plug.user);
+        former < port && user(port).is_some_and(|it| !it.is_empty() && user(former) == Some(it))
     }
 
     /// On to whoever the frame is for.

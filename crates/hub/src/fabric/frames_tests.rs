@@ -37,8 +37,13 @@ fn network() -> Switch {
 }
 
 fn plug(switch: &mut Switch, port: PortId, layer: Layer, prefixes: &[&str]) {
+    plug_of(switch, &format!("user {}", port.0), port, layer, prefixes);
+}
+
+fn plug_of(switch: &mut Switch, user: &str, port: PortId, layer: Layer, prefixes: &[&str]) {
     let prefixes = prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect();
-    switch.apply(&FabricOp::Plug(Plug { port, prefixes, mtu: 1400, layer }));
+    let user = user.into();
+    switch.apply(&FabricOp::Plug(Plug { port, prefixes, mtu: 1400, layer, user }));
 }
 
 /// The hardware address of a station.
@@ -143,6 +148,60 @@ fn a_neighbours_hardware_address_cannot_be_stolen() {
     }
     let to_alice = frame(mac(ALICE), mac(BOB), EtherType(0x88b5), b"");
     assert_eq!(switch_at(&switch, BOB, &to_alice), FrameVerdict::Port(ALICE));
+}
+
+#[test]
+fn a_station_that_is_silent_keeps_its_own_hardware_address() {
+    let switch = network();
+    let start = now();
+    let at = |minutes: u64, from, mut frame: Vec<u8>| {
+        switch.settings.segment.age(start + Duration::from_secs(60 * minutes));
+        switch.switch(from, start + Duration::from_secs(60 * minutes), &mut frame)
+    };
+    let behind_alice = Mac([2, 0, 0, 0, 7, 7]);
+    let hello = |source| frame(Mac::BROADCAST, source, EtherType(0x88b5), b"");
+    assert_eq!(at(0, ALICE, hello(behind_alice)), FLOOD);
+    // She says who she is.
+    assert_eq!(at(0, ALICE, asks(ALICE, "10.86.0.2", "10.86.0.1")), FrameVerdict::Answer(42));
+
+    assert_eq!(at(2, BOB, hello(behind_alice)), FLOOD, "what roams is heard elsewhere");
+    for minutes in 2..20 {
+        let stolen = at(minutes, BOB, hello(mac(ALICE)));
+        assert_eq!(stolen, dropped(Discard::SpoofedSource), "after {minutes} minutes");
+        let to_alice = frame(mac(ALICE), mac(BOB), EtherType(0x88b5), b"");
+        assert_eq!(at(minutes, BOB, to_alice), FrameVerdict::Port(ALICE));
+    }
+    assert_eq!(at(20, ALICE, hello(mac(ALICE))), FLOOD);
+}
+
+#[test]
+fn who_comes_back_need_not_wait_for_the_session_that_was_lost() {
+    let mut switch = network();
+    let hello = frame(Mac::BROADCAST, mac(ALICE), EtherType(0x88b5), b"");
+    let to_alice = frame(mac(ALICE), mac(BOB), EtherType(0x88b5), b"");
+    switch_at(&switch, ALICE, &asks(ALICE, "10.86.0.2", "10.86.0.1"));
+    let (again, other) = (PortId(8), PortId(9));
+    plug_of(&mut switch, "user 1", again, Layer::Ethernet, &["10.86.0.8/32"]);
+    plug_of(&mut switch, "user 3", other, Layer::Ethernet, &["10.86.0.9/32"]);
+
+    assert_eq!(switch_at(&switch, other, &hello), dropped(Discard::SpoofedSource));
+    assert_eq!(switch_at(&switch, again, &hello), FLOOD);
+    assert_eq!(switch_at(&switch, BOB, &to_alice), FrameVerdict::Port(again));
+    // So that two of one user's ports cannot tear at an address.
+    assert_eq!(switch_at(&switch, ALICE, &hello), dropped(Discard::SpoofedSource));
+    assert_eq!(switch_at(&switch, BOB, &to_alice), FrameVerdict::Port(again));
+}
+
+#[test]
+fn ports_of_nobody_in_particular_are_not_one_users() {
+    let mut switch = network();
+    for port in [8, 9] {
+        plug_of(&mut switch, "", PortId(port), Layer::Ethernet, &[&format!("10.86.0.{port}/32")]);
+    }
+    let hello = frame(Mac::BROADCAST, mac(PortId(8)), EtherType(0x88b5), b"");
+
+    assert_eq!(switch_at(&switch, PortId(8), &hello), FLOOD);
+    assert_eq!(switch_at(&switch, PortId(9), &hello), dropped(Discard::SpoofedSource));
 }
 
 #[test]
@@ -438,7 +497,8 @@ fn a_member_that_carries_packets_has_no_frames() {
 #[test]
 fn a_clients_frames_all_pass() {
     let mut uplink = Uplink::new(1500);
-    let tunnel = Plug { port: ALICE, prefixes: vec![], mtu: 1500, layer: Layer::Ethernet };
+    let (layer, user) = (Layer::Ethernet, Arc::default());
+    let tunnel = Plug { port: ALICE, prefixes: vec![], mtu: 1500, layer, user };
     assert_eq!(uplink.switch(HOST_PORT, now(), &mut []), dropped(Discard::NoRoute));
 
     uplink.apply(&FabricOp::Plug(tunnel));

@@ -19,7 +19,8 @@ fn switch() -> Switch {
 
 fn plug(fabric: &mut impl Fabric, port: PortId, prefixes: &[&str]) {
     let prefixes = prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect();
-    fabric.apply(&FabricOp::Plug(Plug { port, prefixes, mtu: 1400, layer: Layer::Ip }));
+    let (layer, user) = (Layer::Ip, Arc::default());
+    fabric.apply(&FabricOp::Plug(Plug { port, prefixes, mtu: 1400, layer, user }));
 }
 
 fn send(fabric: &impl Fabric, from: PortId, source: &str, destination: &str) -> Verdict {

@@ -47,6 +47,8 @@ pub fn frames(bytes: &[u8]) {
             prefixes: prefixes.iter().map(|net| net.parse().expect("a network")).collect(),
             mtu: 1400,
             layer,
+            // Two are one user's.
+            user: format!("user {}", port / 2).into(),
         }));
     }
 

@@ -19,7 +19,8 @@ const AGE_UNIT: u64 = 20_000_000_000;
 const AGES: u64 = 16;
 /// An address unheard for so many units is forgotten: five minutes (802.1Q, 8.8.3).
 const FORGOTTEN: u64 = 15;
-/// An address heard so many units ago, or fewer, is its member's and nobody else's.
+/// An address heard so many units ago, or fewer, was heard just now: in the last 40 seconds surely,
+/// and in the last minute perhaps.
 const FRESH: u64 = 2;
 
 /// The number of a member of the segment.
@@ -41,7 +42,7 @@ pub(super) struct Stations {
 /// Why an address was not learned.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum NotLearned {
-    /// Another member had it just now.
+    /// Another member has it, and keeps it.
     Taken,
     /// The member has too many, or there is no place left.
     Full,
@@ -56,8 +57,15 @@ impl Stations {
         }
     }
 
-    /// Remembers that `mac` was heard from the member `slot`.
-    pub(super) fn learn(&self, mac: Mac, slot: Slot, now: u64) -> Result<(), NotLearned> {
+    /// Remembers that `mac` was heard from the member `slot`. If another one had it, `may_take` is
+    /// asked, and told who and whether that was just now.
+    pub(super) fn learn(
+        &self,
+        mac: Mac,
+        slot: Slot,
+        now: u64,
+        may_take: impl Fn(Slot, bool) -> bool,
+    ) -> Result<(), NotLearned> {
         let age = age(now);
         let entry = pack(mac, slot, age);
         let mut free = None;
@@ -79,7 +87,7 @@ impl Stations {
                 let _ = place.compare_exchange(old, entry, SeqCst, SeqCst);
                 return Ok(());
             }
-            if since(old, age) <= FRESH {
+            if !may_take(former, since(old, age) <= FRESH) {
                 return Err(NotLearned::Taken);
             }
             self.count(slot)?;
@@ -101,11 +109,14 @@ impl Stations {
         entries.filter(|entry| mac_of(*entry) == mac && *entry != 0).map(slot_of).next()
     }
 
-    /// Forgets the addresses that have not been heard for long; to be called more often than ages
-    /// change.
-    pub(super) fn age(&self, now: u64) {
+    /// Forgets the addresses that have not been heard for long, unless `is_kept` says otherwise; to
+    /// be called more often than ages change.
+    pub(super) fn age(&self, now: u64, is_kept: impl Fn(Mac, Slot) -> bool) {
         let age = age(now);
-        self.forget_if(|entry| since(entry, age) >= FORGOTTEN);
+        // One that is kept seems to have been heard anew now and then, which only delays the end.
+        self.forget_if(|entry| {
+            since(entry, age) >= FORGOTTEN && !is_kept(mac_of(entry), slot_of(entry))
+        });
     }
 
     /// Forgets one member's addresses.
@@ -199,13 +210,17 @@ mod tests {
         Mac([2, 0, a, b, c, d])
     }
 
+    fn learn(stations: &Stations, mac: Mac, slot: Slot, now: u64) -> Result<(), NotLearned> {
+        stations.learn(mac, slot, now, |_, is_fresh| !is_fresh)
+    }
+
     #[test]
     fn an_address_is_found_where_it_was_heard_last() {
         let stations = Stations::new(1);
 
         assert_eq!(stations.find(mac(1)), None);
-        assert_eq!(stations.learn(mac(1), ALICE, START), Ok(()));
-        assert_eq!(stations.learn(mac(2), BOB, START), Ok(()));
+        assert_eq!(learn(&stations, mac(1), ALICE, START), Ok(()));
+        assert_eq!(learn(&stations, mac(2), BOB, START), Ok(()));
 
         assert_eq!(stations.find(mac(1)), Some(ALICE));
         assert_eq!(stations.find(mac(2)), Some(BOB));
@@ -215,12 +230,12 @@ mod tests {
     #[test]
     fn nobody_takes_an_address_that_is_in_use() {
         let stations = Stations::new(1);
-        stations.learn(mac(1), ALICE, START).unwrap();
+        learn(&stations, mac(1), ALICE, START).unwrap();
 
-        assert_eq!(stations.learn(mac(1), BOB, START + 2 * AGE_UNIT), Err(NotLearned::Taken));
+        assert_eq!(learn(&stations, mac(1), BOB, START + 2 * AGE_UNIT), Err(NotLearned::Taken));
         assert_eq!(stations.find(mac(1)), Some(ALICE));
 
-        assert_eq!(stations.learn(mac(1), BOB, START + 3 * AGE_UNIT), Ok(()));
+        assert_eq!(learn(&stations, mac(1), BOB, START + 3 * AGE_UNIT), Ok(()));
         assert_eq!(stations.find(mac(1)), Some(BOB));
         assert_eq!((stations.count_of(ALICE), stations.count_of(BOB)), (0, 1));
     }
@@ -228,13 +243,13 @@ mod tests {
     #[test]
     fn what_is_heard_stays_and_what_is_silent_goes() {
         let stations = Stations::new(1);
-        stations.learn(mac(1), ALICE, START).unwrap();
-        stations.learn(mac(2), ALICE, START).unwrap();
+        learn(&stations, mac(1), ALICE, START).unwrap();
+        learn(&stations, mac(2), ALICE, START).unwrap();
 
         for tick in 1..=15 {
             let now = START + tick * AGE_UNIT;
-            stations.learn(mac(1), ALICE, now).unwrap();
-            stations.age(now);
+            learn(&stations, mac(1), ALICE, now).unwrap();
+            stations.age(now, |_, _| false);
         }
 
         assert_eq!((stations.find(mac(1)), stations.find(mac(2))), (Some(ALICE), None));
@@ -244,13 +259,13 @@ mod tests {
     #[test]
     fn a_flood_of_addresses_costs_the_one_who_sends_it() {
         let stations = Stations::new(1);
-        stations.learn(mac(1_000_000), BOB, START).unwrap();
+        learn(&stations, mac(1_000_000), BOB, START).unwrap();
 
-        let learned = (0..100_000).filter(|n| stations.learn(mac(*n), ALICE, START).is_ok());
+        let learned = (0..100_000).filter(|n| learn(&stations, mac(*n), ALICE, START).is_ok());
 
         assert_eq!(learned.count(), usize::from(STATIONS_PER_MEMBER));
         assert_eq!(stations.find(mac(1_000_000)), Some(BOB));
-        assert_eq!(stations.learn(mac(1_000_001), BOB, START), Ok(()));
+        assert_eq!(learn(&stations, mac(1_000_001), BOB, START), Ok(()));
         assert_eq!(stations.find(mac(1_000_001)), Some(BOB));
     }
 
@@ -258,7 +273,7 @@ mod tests {
     fn a_member_that_goes_takes_its_addresses_along() {
         let stations = Stations::new(1);
         for n in 0..100 {
-            stations.learn(mac(n), if n % 2 == 0 { ALICE } else { BOB }, START).unwrap();
+            learn(&stations, mac(n), if n % 2 == 0 { ALICE } else { BOB }, START).unwrap();
         }
 
         stations.purge(ALICE);
@@ -272,11 +287,11 @@ mod tests {
         let stations = Stations::new(1);
 
         let refused = (0..40_000_u32)
-            .filter(|n| stations.learn(mac(*n), Slot((n % 400) as u16), START).is_err())
+            .filter(|n| learn(&stations, mac(*n), Slot((n % 400) as u16), START).is_err())
             .count();
 
         assert!(refused >= 40_000 - ROOM, "{refused}");
-        stations.age(START + 15 * AGE_UNIT);
-        assert_eq!(stations.learn(mac(1), ALICE, START + 15 * AGE_UNIT), Ok(()));
+        stations.age(START + 15 * AGE_UNIT, |_, _| false);
+        assert_eq!(learn(&stations, mac(1), ALICE, START + 15 * AGE_UNIT), Ok(()));
     }
 }

@@ -34,7 +34,7 @@ fn nothing_of_a_port_that_left_is_anybody_elses() {
     let now = start();
     let segment = Segment::new(OWN, 1, now);
     let place = segment.join(PortId(5)).unwrap();
-    segment.learn(place, STATION, now).unwrap();
+    segment.learn(place, STATION, now, |_| false).unwrap();
     segment.meet(place, Family::V4, STATION);
 
     segment.leave(place);
@@ -44,7 +44,7 @@ fn nothing_of_a_port_that_left_is_anybody_elses() {
     assert_eq!(segment.find(STATION), None);
     assert_eq!(segment.neighbour(heir, Family::V4), None);
     // A worker that has not heard of it yet teaches nobody anything.
-    assert_eq!(segment.learn(place, STATION, now), Err(Discard::NoRoute));
+    assert_eq!(segment.learn(place, STATION, now, |_| false), Err(Discard::NoRoute));
     segment.meet(place, Family::V4, STATION);
     assert_eq!((segment.find(STATION), segment.neighbour(heir, Family::V4)), (None, None));
 }

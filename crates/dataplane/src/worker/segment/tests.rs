@@ -180,6 +180,7 @@ fn a_frame_that_a_station_cannot_take_is_sent_to_the_others_only() {
         prefixes: vec![IpAddr::from([10, 0, 0, DAVE]).into()],
         mtu: 9000,
         layer: Layer::Ethernet,
+        user: Arc::default(),
     };
     lab.worker.apply(Op::Fabric(FabricOp::Plug(roomy)));
     lab.connect(DAVE, Layer::Ethernet);
@@ -364,7 +365,8 @@ impl Lab {
         {
             let prefixes = vec![IpAddr::from([10, 0, 0, host]).into()];
             let port = PortId(host.into());
-            switch.apply(&FabricOp::Plug(Plug { port, prefixes, mtu: 1400, layer }));
+            let user = Arc::default();
+            switch.apply(&FabricOp::Plug(Plug { port, prefixes, mtu: 1400, layer, user }));
         }
         let mut lab = Self::with(AnyFabric::Switch(switch), Layer::Ip, policy);
         lab.connect(ALICE, Layer::Ethernet);
@@ -377,7 +379,8 @@ impl Lab {
     fn uplink() -> Self {
         let mut uplink = Uplink::new(1500);
         let (port, layer) = (PortId(ALICE.into()), Layer::Ethernet);
-        uplink.apply(&FabricOp::Plug(Plug { port, prefixes: Vec::new(), mtu: 1400, layer }));
+        let (prefixes, user) = (Vec::new(), Arc::default());
+        uplink.apply(&FabricOp::Plug(Plug { port, prefixes, mtu: 1400, layer, user }));
         let mut lab = Self::with(AnyFabric::Uplink(uplink), layer, Arc::default());
         lab.connect(ALICE, layer);
         lab

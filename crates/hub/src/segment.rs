@@ -20,6 +20,8 @@ use rate::{Limit, Rate};
 use recent::Recent;
 use stations::{MEMBERS, NotLearned, Slot, Stations};
 
+/// How long a copy may be: as a frame of most networks. What is longer counts as several.
+const COPY: usize = 1536;
 /// Copies that one port may cause by talking to everybody. Discovery takes a handful of packets a
 /// minute; this carries a lively game server for a thousand members, and no storm.
 const COPIES_PER_PORT: Limit = Limit::new(4_000, 8_000);
@@ -220,6 +222,7 @@ impl Segment {
         content: &[u8],
         copies: usize,
     ) -> Result<(), Discard> {
+        let copies = copies * content.len().div_ceil(COPY).max(1);
         let (now, copies) = (self.nanos(now), copies as u64);
         if self.recent.is_echo(self.digest(content), from, now) {
             return Err(Discard::Multicast);

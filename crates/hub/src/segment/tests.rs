@@ -64,6 +64,17 @@ fn copies_are_limited_by_port_and_in_all() {
 }
 
 #[test]
+fn what_is_long_counts_as_several_copies() {
+    let now = start();
+    for (len, allowed) in [(0, 80), (1536, 80), (1537, 40), (60_000, 2)] {
+        let segment = Segment::new(OWN, 1, now);
+        let content = vec![7; len];
+        let is_copied = |_: &u32| segment.may_copy(PortId(1), now, &content, 100).is_ok();
+        assert_eq!((0..1000).filter(is_copied).count(), allowed, "{len} bytes");
+    }
+}
+
+#[test]
 fn a_packet_that_comes_back_with_fewer_hops_is_the_same() {
     let now = start();
     let segment = Segment::new(OWN, 1, now);

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use contract::{
     ContentKind, Discard, Fabric, FrameVerdict, HOST_PORT, LinkHead, MAX_QUESTION, PortId,
 };
-use wire::ethernet::{self, HEADER};
+use wire::ethernet::{self, EtherType, HEADER};
 use wire::ip::{self, Head};
 
 use super::tables::{Entry, MAX_FRAGMENT, Many, Sinks, Tables};
@@ -91,15 +91,22 @@ impl<F: Fabric> Tables<F> {
         coalescer: &mut Coalescer<'b>,
         sinks: &mut Sinks<'_, impl Surroundings>,
     ) -> Result<(), Discard> {
-        let link = ethernet::Head::parse(frame).map_err(|_| Discard::Malformed)?;
+        let ethernet::Head { ether_type, payload, .. } =
+            ethernet::Head::parse(frame).map_err(|_| Discard::Malformed)?;
         self.clamp(frame, self.fabric.mtu(from));
-        let (link, payload) = frame.split_at(link.payload);
-        match Head::parse(payload) {
-            Ok(head) => {
+        let (link, payload) = frame.split_at(payload);
+        let is_named = |head: &Head| match ether_type {
+            EtherType::IPV4 => head.is_v4(),
+            EtherType::IPV6 => !head.is_v4(),
+            _ => false,
+        };
+        // Another protocol's payload may look like a packet and be none.
+        match Head::parse(payload).ok().filter(is_named) {
+            Some(head) => {
                 let packet = &payload[..head.total_len];
                 coalescer.push_frame(link, packet, &head, sinks.outside, sinks.offloads)
             }
-            Err(_) => write_plain(link, payload, sinks.outside),
+            None => write_plain(link, payload, sinks.outside),
         }
     }
 

@@ -298,6 +298,24 @@ fn a_clients_frames_reach_its_device_joined_and_leave_it_cut() {
 }
 
 #[test]
+fn a_frame_of_another_protocol_reaches_a_client_as_it_is() {
+    for ether_type in [EtherType(0x88b5), EtherType::IPV6] {
+        let mut lab = Lab::uplink();
+        let like_a_segment = |n: u32| {
+            let packet =
+                Blueprint { sequence: n * 100, id: n as u16, ..Blueprint::tcp(BOB, ALICE) };
+            let payload = [&packet.build()[..], b"more of it"].concat();
+            frame(mac(ALICE), mac(BOB), ether_type, &payload)
+        };
+        let frames = [like_a_segment(0), like_a_segment(1)];
+
+        lab.arrive(ALICE, &frames);
+
+        assert_eq!(lab.outside.tun.plain(), frames, "{ether_type:?}");
+    }
+}
+
+#[test]
 fn frames_that_do_not_fit_leave_in_parts_wherever_they_come_from() {
     let narrow = || Tagged { tag: ALICE, layer: Layer::Ethernet, most: 120 };
     let joined = |lab: &mut Lab| {

@@ -142,6 +142,10 @@ impl Change {
                     Restored::ChangedByOthers => {
                         Undone::Left("another program wrote it since; check it by hand")
                     }
+                    Restored::Harmful => Undone::Left(
+                        "it would become a program, or a link to what is no known resolver's; \
+                         check it and the state folder by hand",
+                    ),
                 });
             }
         };

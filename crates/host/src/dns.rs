@@ -156,6 +156,11 @@ impl LinkDns {
             && self.dnssec.iter().all(is_dnssec)
     }
 
+    /// That it [is harmless](Self::is_harmless).
+    pub(crate) fn check(&self) -> Result<(), HostError> {
+        if self.is_harmless() { Ok(()) } else { Err(HostError::OddLinkDns(self.link.clone())) }
+    }
+
     /// Tells systemd-resolved; all or nothing.
     pub(crate) fn make(&self) -> Result<(), HostError> {
         let program = resolvectl().ok_or_else(|| HostError::Resolvectl("not found".to_owned()))?;
@@ -259,6 +264,8 @@ pub(crate) enum Restored {
     NothingToDo,
     /// Somebody else wrote it since, so it stays.
     ChangedByOthers,
+    /// What it was could be run, or leads to where names are not resolved, so it stays.
+    Harmful,
 }
 
 impl ResolvConf {
@@ -278,6 +285,11 @@ impl ResolvConf {
         let path = Path::new(RESOLV_CONF);
         let present = Original::look(path).map_err(HostError::file(path, "read"))?;
         if changed == *self || self.wrote(&present) { Ok(changed) } else { Self::plan(settings) }
+    }
+
+    /// That it [is harmless](Self::is_harmless), or what to do.
+    pub(crate) fn check(&self) -> Result<(), HostError> {
+        if self.is_harmless() { Ok(()) } else { Err(HostError::OddResolvConf) }
     }
 
     /// Whether neither writing nor restoring it can make a program of it, or a way to a file that

@@ -77,6 +77,17 @@ pub enum HostError {
     /// `resolvectl` failed.
     #[error("resolvectl: {0}: check systemd-resolved, or turn off setting name servers")]
     Resolvectl(String),
+    /// `/etc/resolv.conf` is what we would not make of it again.
+    #[error(
+        "/etc/resolv.conf: it is set-user-id, or a link to what is no known resolver's: make a \
+         plain file of it"
+    )]
+    OddResolvConf,
+    /// A word for `resolvectl` that could pass for an option.
+    #[error(
+        "resolvectl: interface {0:?}: an order that Warren never gives: check the state folder"
+    )]
+    OddLinkDns(String),
     /// The process that keeps root's rights could not do it, and says why.
     #[error("{0}")]
     Keeper(String),

@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 use sys::Capability;
 use sys::offspring::{self, Offspring};
 
-use crate::dns::{LinkDns, RESOLV_CONF, ResolvConf, Restored};
+use crate::dns::{LinkDns, ResolvConf, Restored};
 use crate::error::HostError;
 use crate::place::{read_public, replace_file};
 use crate::trust::read_as_its_owner;
@@ -207,12 +207,17 @@ impl Keeper {
 }
 
 /// Name servers, by the keeper if there is one, else by ourselves.
+///
+/// Both do the same things only. Root may find a journal of a run without root, and what is in
+/// there is no better than an order to the keeper.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Names<'k>(pub(crate) Option<&'k Keeper>);
 
 impl Names<'_> {
     pub(crate) fn plan(self, settings: &DnsSettings) -> Result<ResolvConf, HostError> {
-        let Some(keeper) = self.0 else { return ResolvConf::plan(settings) };
+        let Some(keeper) = self.0 else {
+            return ResolvConf::plan(settings).and_then(checked);
+        };
         let DnsSettings { servers, search, .. } = settings.clone();
         planned(keeper.order(&Request::Plan { servers, search })?)
     }
@@ -222,18 +227,23 @@ impl Names<'_> {
         present: &ResolvConf,
         settings: &DnsSettings,
     ) -> Result<ResolvConf, HostError> {
-        let Some(keeper) = self.0 else { return present.with(settings) };
+        let Some(keeper) = self.0 else {
+            present.check()?;
+            return present.with(settings).and_then(checked);
+        };
         let DnsSettings { servers, search, .. } = settings.clone();
         planned(keeper.order(&Request::Replan { present: present.clone(), servers, search })?)
     }
 
     pub(crate) fn write(self, file: &ResolvConf) -> Result<(), HostError> {
-        let Some(keeper) = self.0 else { return file.make() };
+        let Some(keeper) = self.0 else { return file.check().and_then(|()| file.make()) };
         keeper.order(&Request::Write(file.clone())).map(drop)
     }
 
     pub(crate) fn restore(self, file: &ResolvConf) -> Result<Restored, HostError> {
-        let Some(keeper) = self.0 else { return file.undo() };
+        let Some(keeper) = self.0 else {
+            return if file.is_harmless() { file.undo() } else { Ok(Restored::Harmful) };
+        };
         match keeper.order(&Request::Restore(file.clone()))? {
             Reply::Restored(restored) => Ok(restored),
             reply => Err(unexpected(&reply)),
@@ -241,14 +251,18 @@ impl Names<'_> {
     }
 
     pub(crate) fn set_link(self, dns: &LinkDns) -> Result<(), HostError> {
-        let Some(keeper) = self.0 else { return dns.make() };
+        let Some(keeper) = self.0 else { return dns.check().and_then(|()| dns.make()) };
         keeper.order(&Request::SetLink(dns.clone())).map(drop)
     }
 
     pub(crate) fn revert_link(self, dns: &LinkDns) -> Result<(), HostError> {
-        let Some(keeper) = self.0 else { return dns.undo() };
+        let Some(keeper) = self.0 else { return dns.check().and_then(|()| dns.undo()) };
         keeper.order(&Request::RevertLink(dns.clone())).map(drop)
     }
+}
+
+fn checked(file: ResolvConf) -> Result<ResolvConf, HostError> {
+    file.check().map(|()| file)
 }
 
 fn planned(reply: Reply) -> Result<ResolvConf, HostError> {
@@ -312,13 +326,7 @@ fn answer(request: Request, config: Option<&Path>) -> Reply {
 
 /// Only what may be written and restored later is of use.
 fn plan_or_reason(plan: ResolvConf) -> Reply {
-    if plan.is_harmless() {
-        return Reply::Planned(plan);
-    }
-    Reply::Failed(format!(
-        "{RESOLV_CONF}: it is set-user-id, or a link to what is no known resolver's: make a plain \
-         file of it"
-    ))
+    checked(plan).map_or_else(|odd| Reply::Failed(odd.to_string()), Reply::Planned)
 }
 
 fn remove_socket(path: &Path) {

@@ -1,6 +1,7 @@
 use std::env;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 use contract::{DnsSettings, Lease};
@@ -277,6 +278,36 @@ fn a_change_that_cannot_be_undone_does_not_stop_the_others() {
         let lines = lab.journal().repair().unwrap();
         assert_eq!(lines, ["undone after a run that was cut off: /etc/resolv.conf"]);
         assert_eq!(resolv_conf(), "nameserver 192.0.2.53\n");
+    });
+}
+
+#[test]
+fn a_journal_that_somebody_forged_gives_nobody_root() {
+    Lab::run(|lab| {
+        world(&lab);
+        let settings =
+            DnsSettings { servers: vec!["10.8.0.1".parse().unwrap()], ..DnsSettings::default() };
+        let honest = ResolvConf::plan(&settings).unwrap();
+        let file = serde_json::to_value(&honest).unwrap();
+        for original in [
+            serde_json::json!({ "File": { "content": [], "mode": 0o4755, "uid": 0, "gid": 0 } }),
+            serde_json::json!({ "Symlink": { "target": "/etc/shadow" } }),
+        ] {
+            let mut forged = file.clone();
+            forged["original"] = original;
+            let forged = serde_json::from_value::<ResolvConf>(forged).unwrap();
+            lab.journal().note(&[Change::ResolvConf(forged)]).unwrap();
+            honest.make().unwrap();
+
+            let lines = lab.journal().repair().unwrap();
+
+            assert_eq!(lines.len(), 1, "{lines:#?}");
+            assert!(lines[0].starts_with("/etc/resolv.conf stays: it would"), "{lines:#?}");
+            let metadata = fs::symlink_metadata("/etc/resolv.conf").unwrap();
+            assert!(metadata.is_file());
+            assert_eq!(metadata.permissions().mode() & 0o7111, 0);
+            assert_eq!(lab.journal().repair().unwrap(), Vec::<String>::new());
+        }
     });
 }
 

@@ -161,6 +161,31 @@ fn an_order_that_leads_to_another_file_or_makes_a_program_is_refused() {
 }
 
 #[test]
+fn without_a_keeper_no_more_is_done_than_with_one() {
+    Lab::run(|_| {
+        crate::testing::sh("mount -t tmpfs tmpfs /etc");
+        let names = Names(None);
+        std::os::unix::fs::symlink("/etc/secret", "/etc/resolv.conf").unwrap();
+        let file = forged(&serde_json::json!({ "Symlink": { "target": "/etc/secret" } }));
+        let dns = LinkDns { link: "--help".to_owned(), ..plain() };
+
+        for answer in [
+            names.plan(&settings("10.86.0.53")).map(drop),
+            names.replan(&file, &settings("10.86.0.53")).map(drop),
+            names.write(&file),
+        ] {
+            let refused = answer.unwrap_err().to_string();
+            assert!(refused.contains("make a plain file"), "{refused}");
+        }
+        file.make().unwrap();
+        assert_eq!(names.restore(&file).unwrap(), Restored::Harmful);
+        for answer in [names.set_link(&dns), names.revert_link(&dns)] {
+            assert!(answer.unwrap_err().to_string().contains("never gives"));
+        }
+    });
+}
+
+#[test]
 fn name_servers_change_where_the_file_could_be_run_and_it_cannot_be_afterwards() {
     Lab::run(|_| {
         crate::testing::sh("mount -t tmpfs tmpfs /etc");

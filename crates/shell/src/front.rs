@@ -227,19 +227,14 @@ impl Front {
     }
 
     /// Serves a listening socket under a number.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the runtime cannot wait for it.
     pub(crate) fn listen(
         self: &Arc<Self>,
         id: SocketId,
         address: SocketAddr,
-        listener: std::net::TcpListener,
-    ) -> io::Result<Listener> {
-        let listener = TcpListener::from_std(listener)?;
+        listener: TcpListener,
+    ) -> Listener {
         let task = tokio::spawn(Arc::clone(self).accept(id, listener)).abort_handle();
-        Ok(Listener { address, id, task })
+        Listener { address, id, task }
     }
 
     async fn accept(self: Arc<Self>, listener_id: SocketId, listener: TcpListener) {

@@ -54,7 +54,8 @@ impl Hall {
         let front = Front::new(Arc::default(), workers, openvpn::claims, settings);
         let socket = sys::tcp::listen(([127, 0, 0, 1], 0).into()).unwrap();
         let address = socket.local_addr().unwrap();
-        let listener = front.listen(SocketId(7), address, socket).unwrap();
+        let socket = TcpListener::from_std(socket).unwrap();
+        let listener = front.listen(SocketId(7), address, socket);
         Self { front, listener, events }
     }
 

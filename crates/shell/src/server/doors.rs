@@ -41,6 +41,7 @@ impl Server {
         config: &Config,
         bound: AllBound,
     ) -> Result<(), StartError> {
+        let ready = bound.ready(|| self.next_socket())?;
         let responder = self.responder(config)?;
         let mut acceptor = Door::new(Instant::now(), Arc::new(responder), random_bytes());
         let revoked = self.revoked_keys().map_err(|error| cannot("client keys")(&error))?;
@@ -70,9 +71,9 @@ impl Server {
         );
         let (sockets, listeners) = (Vec::new(), Vec::new());
         let mut door = OpenDoor { orders, sockets, front, listeners, task: gone };
-        let added = self.add_sockets(&mut door, bound).await;
+        self.add_sockets(&mut door, ready).await;
         *self.0.door.lock().await = Some(door);
-        added
+        Ok(())
     }
 
     fn responder(&self, config: &Config) -> Result<openvpn::ResponderConfig, StartError> {
@@ -90,20 +91,12 @@ impl Server {
         SocketId(u16::try_from(number).unwrap_or(u16::MAX))
     }
 
-    async fn add_sockets(&self, door: &mut OpenDoor, bound: AllBound) -> Result<(), StartError> {
-        for (address, listener) in bound.tcp {
-            let listener = door.front.listen(self.next_socket(), address, listener);
-            let listener = listener.map_err(|error| cannot("doors.openvpn.listen_tcp")(&error))?;
-            door.listeners.push(listener);
+    async fn add_sockets(&self, door: &mut OpenDoor, ready: AllReady) {
+        for (address, id, listener) in ready.tcp {
+            door.listeners.push(door.front.listen(id, address, listener));
             lock(&self.0.listening).push(Listening::Tcp(address));
         }
-        for Bound { address, sockets } in bound.udp {
-            let id = self.next_socket();
-            let sockets = sockets
-                .into_iter()
-                .map(|socket| UdpIo::new(id, socket))
-                .collect::<io::Result<Vec<_>>>()
-                .map_err(|error| cannot("doors.openvpn.listen")(&error))?;
+        for (address, id, sockets) in ready.udp {
             lock(&self.0.routes).sockets.insert(id);
             let kind = SocketKind::OpenVpnResponder;
             let workers = &self.0.services.workers;
@@ -115,7 +108,6 @@ impl Server {
         }
         // UDP first, as everybody shows and tries it.
         lock(&self.0.listening).sort_by_key(|at| matches!(at, Listening::Tcp(_)));
-        Ok(())
     }
 
     /// Opens, closes or changes the door; on an error it is as it was.
@@ -147,6 +139,10 @@ impl Server {
                 .await
                 .map_err(|error| ReloadError::Host(error.to_string()));
         }
+        // The last thing that may fail, before the first that cannot be taken back.
+        let ready = bound
+            .ready(|| self.next_socket())
+            .map_err(|error| ReloadError::Host(error.to_string()))?;
         let is_stale = |at: &Listening| match at {
             Listening::Udp(address) => !wanted.listen.contains(address),
             Listening::Tcp(address) => !wanted.listen_tcp.contains(address),
@@ -162,9 +158,7 @@ impl Server {
                 Vec::new()
             });
             let _ = door.orders.send(Order::Change(change)).await;
-            self.add_sockets(door, bound)
-                .await
-                .map_err(|error| ReloadError::Host(error.to_string()))?;
+            self.add_sockets(door, ready).await;
         }
         Ok(())
     }
@@ -222,6 +216,34 @@ pub(super) struct AllBound {
 pub(super) struct Bound {
     address: SocketAddr,
     sockets: Vec<std::net::UdpSocket>,
+}
+
+/// What listens and only has to be given to those who serve it.
+#[derive(Debug)]
+struct AllReady {
+    udp: Vec<(SocketAddr, SocketId, Vec<UdpIo>)>,
+    tcp: Vec<(SocketAddr, SocketId, tokio::net::TcpListener)>,
+}
+
+impl AllBound {
+    /// Does what may still fail; `next` numbers the sockets.
+    fn ready(self, mut next: impl FnMut() -> SocketId) -> Result<AllReady, StartError> {
+        let mut ready = AllReady { udp: Vec::new(), tcp: Vec::new() };
+        for (address, listener) in self.tcp {
+            let listener = tokio::net::TcpListener::from_std(listener)
+                .map_err(|error| cannot("doors.openvpn.listen_tcp")(&error))?;
+            ready.tcp.push((address, next(), listener));
+        }
+        for Bound { address, sockets } in self.udp {
+            let id = next();
+            let sockets = sockets.into_iter().map(|socket| UdpIo::new(id, socket));
+            let sockets = sockets
+                .collect::<io::Result<Vec<_>>>()
+                .map_err(|error| cannot("doors.openvpn.listen")(&error))?;
+            ready.udp.push((address, id, sockets));
+        }
+        Ok(ready)
+    }
 }
 
 /// Binds the addresses of `door` that are not open already.
@@ -287,4 +309,46 @@ fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::UdpSock
 pub(super) fn keep_management(changed: &mut Changed, former: &Config, next: &mut Config) {
     let (old, new) = (&former.doors.openvpn.management, &mut next.doors.openvpn.management);
     keep(changed, "doors.openvpn.management", old, new);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    fn numbers() -> impl FnMut() -> SocketId {
+        let mut last = 0;
+        move || {
+            last += 1;
+            SocketId(last)
+        }
+    }
+
+    /// What is open, and no socket.
+    fn no_socket() -> OwnedFd {
+        File::open("Cargo.toml").unwrap().into()
+    }
+
+    #[tokio::test]
+    async fn sockets_that_cannot_be_served_are_found_before_the_door_is_touched() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let udp = |socket| vec![Bound { address, sockets: vec![socket] }];
+        let sound = AllBound {
+            udp: udp(std::net::UdpSocket::bind(address).unwrap()),
+            tcp: vec![(address, sys::tcp::listen(address).unwrap())],
+        };
+        let no_udp = AllBound { udp: udp(no_socket().into()), tcp: Vec::new() };
+        let listener = TcpListener::from(no_socket());
+        listener.set_nonblocking(true).unwrap();
+        let no_tcp = AllBound { udp: Vec::new(), tcp: vec![(address, listener)] };
+
+        let ready = sound.ready(numbers()).unwrap();
+        assert_eq!((ready.tcp[0].1, ready.udp[0].1), (SocketId(1), SocketId(2)));
+        let error = no_udp.ready(numbers()).unwrap_err().to_string();
+        assert!(error.contains("doors.openvpn.listen:"), "{error}");
+        let error = no_tcp.ready(numbers()).unwrap_err().to_string();
+        assert!(error.contains("doors.openvpn.listen_tcp:"), "{error}");
+    }
 }

@@ -66,6 +66,15 @@ impl ConfigReader {
     pub fn new(read: impl Fn() -> Result<Config, ConfigError> + Send + Sync + 'static) -> Self {
         Self(Arc::new(read))
     }
+
+    /// Reads on a thread that only this waits for: a keeper may take its time.
+    async fn read(&self) -> Result<Config, ReloadError> {
+        let read = Arc::clone(&self.0);
+        match tokio::task::spawn_blocking(move || read()).await {
+            Ok(config) => config.map_err(ReloadError::Config),
+            Err(error) => Err(ReloadError::Host(format!("the configuration is not read: {error}"))),
+        }
+    }
 }
 
 impl fmt::Debug for ConfigReader {
@@ -415,7 +424,7 @@ impl Server {
     /// Nothing has changed then.
     pub async fn reload(&self) -> Result<Changed, ReloadError> {
         let _alone = self.0.reloading.lock().await;
-        let fresh = (self.0.config_reader.0)().map_err(ReloadError::Config)?;
+        let fresh = self.0.config_reader.read().await?;
         let former = self.config();
         let (mut next, mut changed) = (fresh.clone(), Changed::default());
         keep(&mut changed, "network.name", &former.network.name, &mut next.network.name);
@@ -712,4 +721,26 @@ fn keep<T: Clone + PartialEq>(changed: &mut Changed, key: &'static str, old: &T,
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // What is behind these locks is whole at every step.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_configuration_that_is_read_slowly_keeps_nobody_waiting() {
+        let (others_go_on, heard) = mpsc::channel();
+        let heard = Mutex::new(heard);
+        let reader = ConfigReader::new(move || {
+            lock(&heard).recv_timeout(Duration::from_secs(20)).expect("the others wait for us");
+            Ok(Config::default())
+        });
+
+        let others = async { others_go_on.send(()).unwrap() };
+        let (read, ()) = tokio::join!(reader.read(), others);
+
+        assert_eq!(read.unwrap(), Config::default());
+    }
 }

@@ -59,8 +59,8 @@ table! {
 
 table! {
     ["doors.openvpn"]
-    "OpenVPN over UDP and TCP, for unmodified OpenVPN clients. Tested with 2.6; profiles are also \
-    written for 2.4, 2.5 and Connect."
+    "OpenVPN over UDP and TCP, for unmodified OpenVPN clients. Tested with 2.5, 2.6, 2.7 and \
+    OpenVPN 3, which is inside Connect; profiles are also written for 2.4."
     OpenVpnTable {
         enabled: bool = "true", "",
             "Open this door.";

@@ -315,8 +315,8 @@ impl Initiator {
         }
         match self.conduct.credentials.clone() {
             None if !self.user.is_empty() => {
-                let text = format!("Password for {}", printable(&self.user, 64));
-                let ask = core.ask(Ask::Prompt { text, echo: false });
+                let user = printable(&self.user, 64);
+                let ask = core.ask(Ask::Password { user });
                 self.prompt = Some((ask, Prompt::Password(key_id)));
             }
             credentials => self.show(core, key_id, credentials),

@@ -533,6 +533,9 @@ impl Client {
                         let answer = Answer::Configured(configured.map_err(|_| ()));
                         connection.pump.feed(Instant::now(), Input::Answer { ask, answer });
                     }
+                    Effect::Ask(ask, Ask::Password { user }) => {
+                        self.login.ask_password_beside(ask, user, connection.typing.clone());
+                    }
                     Effect::Ask(ask, Ask::Prompt { text, echo }) => {
                         self.login.ask_beside(ask, text, echo, connection.typing.clone());
                     }

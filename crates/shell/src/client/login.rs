@@ -102,13 +102,7 @@ impl Book {
         self.user = Some(user.clone());
         self.password = (!self.forgets).then(|| password.clone());
         let Some(question) = self.question.clone() else { return Ok(Some((user, password))) };
-        let StaticChallenge { text, echo, is_appended } = question;
-        let response = self.ask(move |desk| desk.answer(&text, echo)).await?;
-        let field = if is_appended {
-            Secret::new([password.expose(), response.expose()].concat())
-        } else {
-            static_response(&password, &response)
-        };
+        let field = self.ask(move |desk| challenged(desk, &password, &question)).await?;
         Ok(Some((user, field)))
     }
 
@@ -135,8 +129,39 @@ impl Book {
         echo: bool,
         typed: mpsc::UnboundedSender<(AskId, Option<Secret>)>,
     ) {
+        self.beside(id, typed, move |desk| desk.answer(&text, echo));
+    }
+
+    /// Gets the password again while the connection goes on, from where it came first, and with it
+    /// the answer to the profile's question.
+    pub(super) fn ask_password_beside(
+        &self,
+        id: AskId,
+        user: String,
+        typed: mpsc::UnboundedSender<(AskId, Option<Secret>)>,
+    ) {
+        let user = self.user.clone().unwrap_or(user);
+        let question = self.question.clone();
+        self.beside(id, typed, move |desk| {
+            let (_, password) = desk.login(Some(&user))?;
+            match &question {
+                None => Ok(password),
+                Some(question) => challenged(desk, &password, question),
+            }
+        });
+    }
+
+    fn beside(
+        &self,
+        id: AskId,
+        typed: mpsc::UnboundedSender<(AskId, Option<Secret>)>,
+        question: impl FnOnce(&dyn Desk) -> Result<Secret, String> + Send + 'static,
+    ) {
         let desk = Arc::clone(&self.desk);
-        let asking = move || drop(typed.send((id, desk.answer(&text, echo).ok())));
+        let asking = move || {
+            let answer = question(&*desk);
+            drop(typed.send((id, answer.inspect_err(|why| tracing::warn!("{why}")).ok())));
+        };
         let spawned = std::thread::Builder::new().name("login".to_owned()).spawn(asking);
         if let Err(error) = spawned {
             tracing::warn!(%error, "a thread to ask on");
@@ -192,6 +217,20 @@ impl Book {
     }
 }
 
+/// The password, and what is typed in answer to the profile's question beside it.
+fn challenged(
+    desk: &dyn Desk,
+    password: &Secret,
+    question: &StaticChallenge,
+) -> Result<Secret, String> {
+    let response = desk.answer(&question.text, question.echo)?;
+    Ok(if question.is_appended {
+        Secret::new([password.expose(), response.expose()].concat())
+    } else {
+        static_response(password, &response)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
@@ -208,8 +247,12 @@ mod tests {
 
     impl Typist {
         fn who_types(words: &[&'static str]) -> Arc<Self> {
+            Arc::new(Self::typing(words))
+        }
+
+        fn typing(words: &[&'static str]) -> Self {
             let types = words.iter().rev().copied().collect();
-            Arc::new(Self { types: Mutex::new(types), ..Self::default() })
+            Self { types: Mutex::new(types), ..Self::default() }
         }
 
         fn next(&self, question: &str) -> Result<Secret, String> {
@@ -226,7 +269,7 @@ mod tests {
         }
 
         fn answer(&self, question: &str, _: bool) -> Result<Secret, String> {
-            self.next(question)
+            if self.is_away { Err("no terminal".to_owned()) } else { self.next(question) }
         }
 
         fn is_attended(&self) -> bool {
@@ -297,6 +340,33 @@ mod tests {
         assert!(matches!(ending, Ending::Again));
         assert_eq!(shown(&mut book).await, "ann: CRV1::c3RhdGU=::654321");
         assert_eq!(*desk.asked.lock().unwrap(), ["password of ann", "Code", "Another code"]);
+    }
+
+    #[tokio::test]
+    async fn a_renegotiation_gets_the_password_from_where_it_came_first() {
+        // Nobody is at a terminal: the login is in a file, and a file answers no questions.
+        let desk = Arc::new(Typist { is_away: true, ..Typist::typing(&["one", "two"]) });
+        let mut book = book(&desk, "auth-nocache");
+        assert_eq!(shown(&mut book).await, "ann: one");
+
+        let (typing, mut typed) = mpsc::unbounded_channel();
+        book.ask_password_beside(AskId(7), "somebody".to_owned(), typing);
+
+        let (ask, field) = typed.recv().await.unwrap();
+        assert_eq!((ask, field.unwrap().expose()), (AskId(7), &b"two"[..]));
+        assert_eq!(desk.asked.lock().unwrap()[1], "password of ann");
+    }
+
+    #[tokio::test]
+    async fn a_renegotiation_answers_the_profiles_question_too() {
+        let desk = Typist::who_types(&["one", "111", "two", "222"]);
+        let mut book = book(&desk, "auth-nocache\nstatic-challenge \"Code\" 1 concat");
+        assert_eq!(shown(&mut book).await, "ann: one111");
+
+        let (typing, mut typed) = mpsc::unbounded_channel();
+        book.ask_password_beside(AskId(1), "ann".to_owned(), typing);
+
+        assert_eq!(typed.recv().await.unwrap().1.unwrap().expose(), b"two222");
     }
 
     #[tokio::test]

@@ -405,9 +405,10 @@ impl Initiator {
                 }
                 let comes_back = match &refusal {
                     LoginRefusal::Temporary { .. } => true,
-                    // Our token has run out; the password is as good as ever.
-                    LoginRefusal::SessionExpired => self.token.is_some(),
-                    LoginRefusal::Challenge(_) | LoginRefusal::Denied => false,
+                    // Our token has run out, or the server has forgotten how it made it: not every
+                    // server says which. The password is as good as ever.
+                    LoginRefusal::SessionExpired | LoginRefusal::Denied => self.token.is_some(),
+                    LoginRefusal::Challenge(_) => false,
                 };
                 self.token = None;
                 self.refusal = Some(refusal);

@@ -31,6 +31,12 @@ pub trait Desk: fmt::Debug + Send + Sync {
 
     /// Whether there is a person to answer.
     fn is_attended(&self) -> bool;
+
+    /// Whether somebody is asked for the login, who may give another the next time; false if it is
+    /// read from the same place again.
+    fn asks_for_login(&self) -> bool {
+        true
+    }
 }
 
 /// The login of one client, over all its connections.
@@ -204,6 +210,11 @@ impl Book {
                     _ if used_token => Ending::Again,
                     AuthRetry::None => Ending::Refused(why),
                     AuthRetry::Same => Ending::Failed(why),
+                    // Somebody may put the file right meanwhile; until then, no hurry.
+                    AuthRetry::Ask if !self.desk.asks_for_login() => {
+                        self.password = None;
+                        Ending::Failed(why)
+                    }
                     AuthRetry::Ask if self.desk.is_attended() => {
                         tracing::warn!("{why}");
                         self.password = None;
@@ -243,6 +254,7 @@ mod tests {
         types: Mutex<Vec<&'static str>>,
         asked: Mutex<Vec<String>>,
         is_away: bool,
+        has_a_file: bool,
     }
 
     impl Typist {
@@ -274,6 +286,10 @@ mod tests {
 
         fn is_attended(&self) -> bool {
             !self.is_away
+        }
+
+        fn asks_for_login(&self) -> bool {
+            !self.has_a_file
         }
     }
 
@@ -409,6 +425,21 @@ mod tests {
             if word == "again" {
                 assert_eq!(shown(&mut book).await, "ann: two");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_login_from_a_file_is_read_again_and_tried_at_leisure() {
+        for is_away in [false, true] {
+            let typist = Typist::typing(&["one", "two"]);
+            let desk = Arc::new(Typist { is_away, has_a_file: true, ..typist });
+            let mut book = book(&desk, "auth-retry interact");
+            shown(&mut book).await;
+
+            let ending = book.after(None, Some(&LoginRefusal::Denied), refused());
+
+            assert!(matches!(ending, Ending::Failed(_)), "{ending:?}");
+            assert_eq!(shown(&mut book).await, "ann: two");
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod login;
 mod proxy;
+mod rounds;
 mod transport;
 mod waiting;
 mod way;
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 use backends::{StateDir, random_bytes};
 use contract::{
     Answer, Ask, AskId, Carrier, Command, Event, FabricOp, Farewell, Fatal, Input, Layer, Lease,
-    Path, Plug, PortId, Secret, SessionFacts, TerminateCause, Via, WallClock,
+    Path, Plug, PortId, Secret, SessionFacts, Via, WallClock,
 };
 use host::{ClientHost, ClientPlan, Journal, Keeper};
 use hub::{AnyFabric, Uplink};
@@ -27,6 +28,7 @@ use tracing::{debug, info, warn};
 
 use self::login::Book;
 pub use self::login::Desk;
+use self::rounds::{Ending, Rounds};
 use self::transport::Wanted;
 use crate::clock;
 use crate::driver::sleep_until;
@@ -153,23 +155,6 @@ pub fn repair_clients(clients: &std::path::Path, keeper: Option<&Keeper>) {
     }
 }
 
-/// How one attempt ended.
-#[derive(Debug)]
-enum Ending {
-    /// We were told to stop.
-    Told,
-    /// It was up for as long as it should be.
-    Over(String),
-    /// The server wants another login than this one, and there is one.
-    Again,
-    /// The server refused; trying again would not help.
-    Refused(String),
-    /// It came up, and went down for this reason.
-    Lost(String),
-    /// It never came up.
-    Failed(String),
-}
-
 impl Client {
     /// Checks the profile, repairs what an earlier run left, makes the device.
     ///
@@ -270,45 +255,51 @@ impl Client {
         if let Way::Answers { door, point } = self.way.clone() {
             return self.stay_reachable(&door, &point, stop, events).await;
         }
-        let (first, longest) = self.profile.retry;
-        let mut wait = first;
-        let mut round = 0;
+        let mut rounds = Rounds::new(self.profile.retry, self.profile.retry_max);
         loop {
-            let order = self.order();
-            let mut last = "no server has an address".to_owned();
-            for index in order {
-                for address in self.resolve(index).await {
-                    let ending = self.attempt_until_settled(index, address, stop, events).await?;
-                    match ending {
-                        Ending::Told | Ending::Again => return Ok(()),
-                        Ending::Over(reason) => {
-                            let _ = events.send(ClientEvent::Over { reason });
-                            return Ok(());
-                        }
-                        Ending::Refused(why) => return Err(ClientFailure(why)),
-                        Ending::Lost(why) => {
-                            let _ = events.send(ClientEvent::Disconnected { reason: why.clone() });
-                            (wait, round, last) = (first, 0, why);
-                        }
-                        Ending::Failed(why) => {
-                            info!(server = %address, "no connection: {why}");
-                            last = why;
-                        }
-                    }
+            let pause = match self.round(stop, events).await? {
+                Ending::Told | Ending::Again => return Ok(()),
+                Ending::Over(reason) => {
+                    let _ = events.send(ClientEvent::Over { reason });
+                    return Ok(());
                 }
-            }
-            round += 1;
-            if self.profile.retry_max.is_some_and(|max| round >= max) {
-                return Err(ClientFailure(format!("given up after {round} rounds: {last}")));
-            }
-            let pause = self.login.backoff.take().unwrap_or(wait);
+                Ending::Refused(why) => return Err(ClientFailure(why)),
+                Ending::Lost(reason) => {
+                    let _ = events.send(ClientEvent::Disconnected { reason });
+                    rounds.lost()
+                }
+                Ending::Failed(last) => rounds.failed().map_err(|rounds| {
+                    ClientFailure(format!("given up after {rounds} rounds: {last}"))
+                })?,
+            };
+            let pause = self.login.backoff.take().unwrap_or(pause);
             debug!(seconds = pause.as_secs_f64(), "waiting before the next attempt");
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 _ = &mut *stop => return Ok(()),
             }
-            wait = (wait * 2).min(longest);
         }
+    }
+
+    /// Tries one server after the other until an attempt does more than fail.
+    async fn round(
+        &mut self,
+        stop: &mut oneshot::Receiver<()>,
+        events: &mpsc::UnboundedSender<ClientEvent>,
+    ) -> Result<Ending, ClientFailure> {
+        let mut last = "no server has an address".to_owned();
+        for index in self.order() {
+            for address in self.resolve(index).await {
+                match self.attempt_until_settled(index, address, stop, events).await? {
+                    Ending::Failed(why) => {
+                        info!(server = %address, "no connection: {why}");
+                        last = why;
+                    }
+                    ending => return Ok(ending),
+                }
+            }
+        }
+        Ok(Ending::Failed(last))
     }
 
     /// The order in which to try the remotes.
@@ -432,7 +423,11 @@ impl Client {
         connection.pump.feed(now, Input::Command(Command::Connect));
         let ending = self.drive(&mut connection, stop, events).await.map(|ending| {
             let session = connection.pump.engine();
-            self.login.after(session.token(), session.refusal(), ending)
+            match self.login.after(session.token(), session.refusal(), ending) {
+                // Refused when the keys were renewed, and worth another attempt.
+                Ending::Failed(why) if connection.up => Ending::Lost(why),
+                ending => ending,
+            }
         });
         let epoch = self.workers.submit(vec![WorkerOp::Fabric(FabricOp::Unplug(port)), end]);
         self.workers.forget(port);
@@ -680,23 +675,7 @@ impl Connection {
     }
 
     fn ending(&mut self, fatal: Fatal) -> Ending {
-        let words = self.ending.take();
-        let with_words = |reason: &str| match &words {
-            Some(words) => format!("{reason}; {words}"),
-            None => reason.to_owned(),
-        };
-        match fatal {
-            Fatal::Denied(reason) => Ending::Refused(with_words(reason)),
-            Fatal::Local(reason) => Ending::Refused(with_words(reason)),
-            Fatal::Finished(TerminateCause::AdminReboot) => {
-                Ending::Lost("the server goes away for a moment".to_owned())
-            }
-            _ if self.up => Ending::Lost(with_words(fatal.reason())),
-            Fatal::Finished(_) => {
-                Ending::Failed(words.unwrap_or_else(|| fatal.reason().to_owned()))
-            }
-            _ => Ending::Failed(with_words(fatal.reason())),
-        }
+        Ending::of(fatal, self.up, self.ending.take())
     }
 }
 

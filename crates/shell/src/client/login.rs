@@ -11,7 +11,8 @@ use openvpn::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::{ClientFailure, Ending};
+use super::ClientFailure;
+use super::rounds::Ending;
 
 /// Whoever can be asked for a login; may block for as long as a person thinks.
 pub trait Desk: fmt::Debug + Send + Sync {

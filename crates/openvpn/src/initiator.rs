@@ -307,6 +307,13 @@ impl Initiator {
         Ok(())
     }
 
+    /// Forgets what a renegotiation has come to; returns how long the next may take.
+    pub(crate) fn forget_negotiation(&mut self) -> Duration {
+        self.ours = None;
+        self.prompt = None;
+        self.config.handshake
+    }
+
     /// TLS stands: show who we are.
     pub(crate) fn on_handshaked(&mut self, core: &mut Core, key_id: KeyId) {
         if let Some(token) = self.token.clone() {
@@ -380,6 +387,7 @@ impl Initiator {
                 if ours_id != key_id {
                     return Err(Fatal::ProtocolViolation("a key record of another generation"));
                 }
+                core.timing.handshake = self.config.handshake;
                 core.install(now, key_id, &ours, &record.source)
             }
             Stage::AwaitPush(_) | Stage::AwaitConfigured { .. } => {

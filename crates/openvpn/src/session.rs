@@ -381,13 +381,6 @@ impl Core {
         self.event(Event::Down { cause: fatal.cause(), reason: fatal.reason() });
     }
 
-    /// Gives up a renegotiation; the keys in use stay, and another attempt follows.
-    fn abandon_renegotiation(&mut self, now: Instant, why: &str) {
-        self.next = None;
-        self.renegotiate_at = self.timing.renegotiate.map(|_| now + self.timing.handshake / 2);
-        self.event(Event::Remark(format!("renegotiation failed: {why}")));
-    }
-
     fn roam(&mut self, key: TunnelKey, path: Path) {
         if path == self.path || !self.keys().contains(&key) {
             return;
@@ -589,11 +582,30 @@ impl Session {
         Ok(())
     }
 
+    /// Gives up a renegotiation; the keys in use stay, and another attempt follows.
+    fn abandon_renegotiation(&mut self, now: Instant, why: &str) {
+        self.forget_negotiation();
+        let core = &mut self.core;
+        core.next = None;
+        core.renegotiate_at = core.timing.renegotiate.map(|_| now + core.timing.handshake / 2);
+        core.event(Event::Remark(format!("renegotiation failed: {why}")));
+    }
+
+    /// Whatever was found out for a generation that is gone must not count for another, which may
+    /// well have the same number.
+    fn forget_negotiation(&mut self) {
+        self.core.timing.handshake = match &mut self.role {
+            Role::Initiator(role) => role.forget_negotiation(),
+            Role::Responder(role) => role.forget_negotiation(),
+            Role::Point(role) => role.timing().handshake,
+        };
+    }
+
     /// A failed renegotiation leaves the keys in use alone; a failed first handshake is the end.
     fn fail_generation(&mut self, now: Instant, key_id: KeyId, fatal: Fatal) -> Result<(), Fatal> {
         let core = &mut self.core;
         if core.next.as_ref().is_some_and(|next| next.key_id() == key_id && !next.is_keyed()) {
-            core.abandon_renegotiation(now, fatal.reason());
+            self.abandon_renegotiation(now, fatal.reason());
             return Ok(());
         }
         Err(fatal)
@@ -640,6 +652,7 @@ impl Session {
         .map_err(|failure| Fatal::Tls(failure.0))?;
         let mut generation = Generation::new(now, key_id, tls);
         generation.push_reset(Opcode::P_CONTROL_SOFT_RESET_V1);
+        self.forget_negotiation();
         self.core.renegotiated = Some(now);
         self.core.next = Some(generation);
         Ok(())

@@ -47,7 +47,7 @@ impl Session {
             return Err(Fatal::PeerGone);
         }
         if self.core.next.as_ref().is_some_and(|next| next.has_expired(now, limit)) {
-            self.core.abandon_renegotiation(now, "timed out");
+            self.abandon_renegotiation(now, "timed out");
         }
         if self.core.next.as_mut().is_some_and(|next| next.is_ready(now)) {
             self.core.switch(now);

@@ -142,6 +142,8 @@ struct KeepAlive {
     sealed: u64,
     opened: u64,
     heard: Instant,
+    /// Packets came from where the peer must not be.
+    is_elsewhere: bool,
 }
 
 /// Where an engine begins.
@@ -322,8 +324,13 @@ impl Core {
             port: self.port,
             exit: Exit::Tunnel(key),
         }));
-        self.keep_alive =
-            Some(KeepAlive { check_at: now + self.timing.ping, sealed, opened, heard: now });
+        self.keep_alive = Some(KeepAlive {
+            check_at: now + self.timing.ping,
+            sealed,
+            opened,
+            heard: now,
+            is_elsewhere: false,
+        });
         let period = self.timing.renegotiate;
         self.renegotiate_at = period.map(|period| now + period);
         self.expire_at = period.map(|period| now + 2 * period + 2 * self.timing.handshake);
@@ -501,7 +508,12 @@ impl Session {
             Input::Datagram { via: Via::Port(_), payload } => Self::on_tunnel_message(payload),
             Input::Answer { ask, answer } => self.on_answer(now, ask, answer),
             Input::Notice(Notice::Roamed { key, path }) => {
-                self.core.roam(key, path);
+                match &self.role {
+                    Role::Point(role) if !role.floats() => self.core.stray(key),
+                    Role::Point(_) | Role::Responder(_) | Role::Initiator(_) => {
+                        self.core.roam(key, path);
+                    }
+                }
                 Ok(())
             }
             Input::Command(Command::Connect) => match &mut self.role {
@@ -580,25 +592,6 @@ impl Session {
             self.on_heard(now, head.key_id, heard)?;
         }
         Ok(())
-    }
-
-    /// Gives up a renegotiation; the keys in use stay, and another attempt follows.
-    fn abandon_renegotiation(&mut self, now: Instant, why: &str) {
-        self.forget_negotiation();
-        let core = &mut self.core;
-        core.next = None;
-        core.renegotiate_at = core.timing.renegotiate.map(|_| now + core.timing.handshake / 2);
-        core.event(Event::Remark(format!("renegotiation failed: {why}")));
-    }
-
-    /// Whatever was found out for a generation that is gone must not count for another, which may
-    /// well have the same number.
-    fn forget_negotiation(&mut self) {
-        self.core.timing.handshake = match &mut self.role {
-            Role::Initiator(role) => role.forget_negotiation(),
-            Role::Responder(role) => role.forget_negotiation(),
-            Role::Point(role) => role.timing().handshake,
-        };
     }
 
     /// A failed renegotiation leaves the keys in use alone; a failed first handshake is the end.

@@ -24,6 +24,7 @@ struct Ends {
     is_before_2_6: (bool, bool),
     ciphers: (Vec<Cipher>, Vec<Cipher>),
     fallback: Option<Cipher>,
+    floats: bool,
 }
 
 impl Default for Ends {
@@ -37,6 +38,7 @@ impl Default for Ends {
                 vec![Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305],
             ),
             fallback: None,
+            floats: false,
         }
     }
 }
@@ -70,6 +72,7 @@ impl Ends {
             ping: Duration::from_secs(10),
             ping_restart: Duration::from_secs(60),
             exits_on_silence: false,
+            floats: self.floats,
             is_before_2_6: if is_client { self.is_before_2_6.0 } else { self.is_before_2_6.1 },
             version: "0",
             started_at: 1_780_000_000,
@@ -267,6 +270,31 @@ fn a_peer_that_falls_silent_is_missed_at_both_ends() {
 
     assert_eq!(pair.left.driven.fatal, Some(Fatal::PeerGone));
     assert_eq!(pair.right.ended[0].1.fatal, Some(Fatal::PeerGone));
+}
+
+#[test]
+fn a_peer_that_calls_moves_only_if_it_may() {
+    for floats in [false, true] {
+        let mut pair = Ends { floats, ..Ends::default() }.connected();
+        assert_carries(&mut pair);
+        let port = pair.right.only().port;
+
+        pair.rebind_left(std::net::SocketAddr::new(LEFT.ip(), 9999));
+        pair.left.send_packet(&packet(3)).unwrap();
+        pair.run(Duration::from_secs(1));
+        pair.right.send_packet(port, &packet(4)).unwrap();
+        pair.run(Duration::from_secs(1));
+        let heard = pair.left.driven.packets.contains(&packet(4));
+        assert_eq!(heard, floats);
+
+        // It goes on to send from there; where it must not be, it is missed all the same.
+        for _ in 0..100 {
+            let _ = pair.left.send_packet(&packet(5));
+            pair.run(Duration::from_secs(1));
+        }
+        let ended = pair.right.ended.first().and_then(|(_, driven)| driven.fatal);
+        assert_eq!(ended, (!floats).then_some(Fatal::PeerGone));
+    }
 }
 
 fn fixed(direction: Option<bool>, has_peer: bool, floats: bool) -> Peer<FixedSession> {

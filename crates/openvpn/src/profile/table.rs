@@ -208,7 +208,10 @@ pub const DIRECTIVES: &[Directive] = &[
     moot("explicit-exit-notify", "the server is always told"),
     obeyed("extra-certs", "certificates between ours and the authority"),
     moot("fast-io", ""),
-    obeyed("float", "between two peers; a client's server is where the profile says"),
+    obeyed(
+        "float",
+        "with a static key, and of a peer that calls; whom we call is where the profile says",
+    ),
     moot("force-tls-key-material-export", "keys are exported wherever the server can"),
     obeyed("fragment", "SIZE, SIZE mtu; over UDP, at both ends"),
     command("genkey"),

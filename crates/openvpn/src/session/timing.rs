@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use contract::Fatal;
+use contract::{Event, Fatal, TunnelKey};
 
 use super::{Core, Role, Session};
 use crate::data::PING;
@@ -28,6 +28,16 @@ impl Core {
             .chain(renegotiate.map(|at| (at, "renegotiation")))
             .chain(self.expire_at.map(|at| (at, "key lifetime")))
             .min()
+    }
+
+    /// A peer that must not move has: nobody answers it there, so as far as the link goes, it is
+    /// silent.
+    pub(super) fn stray(&mut self, key: TunnelKey) {
+        if self.keys().contains(&key)
+            && let Some(alive) = &mut self.keep_alive
+        {
+            alive.is_elsewhere = true;
+        }
     }
 }
 
@@ -75,7 +85,8 @@ impl Session {
             return Ok(());
         };
         let is_quiet = tunnel.sealed() == alive.sealed;
-        if opened != alive.opened {
+        let is_elsewhere = std::mem::take(&mut alive.is_elsewhere);
+        if opened != alive.opened && !is_elsewhere {
             alive.heard = now;
         }
         // The ping that may follow counts as traffic of its own; it must not hide silence.
@@ -106,5 +117,24 @@ impl Session {
         }
         let key_id = self.core.current.as_ref().map_or(KeyId::FIRST, |current| current.key_id());
         self.renegotiate(now, key_id.next())
+    }
+
+    /// Gives up a renegotiation; the keys in use stay, and another attempt follows.
+    pub(super) fn abandon_renegotiation(&mut self, now: Instant, why: &str) {
+        self.forget_negotiation();
+        let core = &mut self.core;
+        core.next = None;
+        core.renegotiate_at = core.timing.renegotiate.map(|_| now + core.timing.handshake / 2);
+        core.event(Event::Remark(format!("renegotiation failed: {why}")));
+    }
+
+    /// Whatever was found out for a generation that is gone must not count for another, which may
+    /// well have the same number.
+    pub(super) fn forget_negotiation(&mut self) {
+        self.core.timing.handshake = match &mut self.role {
+            Role::Initiator(role) => role.forget_negotiation(),
+            Role::Responder(role) => role.forget_negotiation(),
+            Role::Point(role) => role.timing().handshake,
+        };
     }
 }

@@ -151,6 +151,7 @@ fn link(profile: &Profile, point: &Point, tls: PointTls) -> PointConfig {
         ping: point.ping.unwrap_or(LOOK).min(silence / 2).max(Duration::from_secs(1)),
         ping_restart: silence,
         exits_on_silence: point.exits,
+        floats: point.floats || profile.remotes.is_empty(),
         is_before_2_6: profile.is_before_2_6,
         version: env!("CARGO_PKG_VERSION"),
         started_at: clock::now() as u32,

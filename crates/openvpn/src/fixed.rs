@@ -24,9 +24,11 @@ use crate::static_key::{Half, StaticKey};
 /// How often a session without pings looks after its keys.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// Which packets have arrived, by the time at which the sender began to count and their number.
+/// Which packets have arrived under a static key, by the time at which the sender began to count
+/// and their number. It has to live as long as the key is used: a packet that arrived in one
+/// session would be new to the window of the next.
 #[derive(Debug, Default)]
-pub(crate) struct LongWindow(Mutex<(u32, ReplayWindow<64>)>);
+pub struct LongWindow(Mutex<(u32, ReplayWindow<64>)>);
 
 impl LongWindow {
     /// Marks a packet as arrived; false if it is a replay. A later time begins a new count, an
@@ -94,6 +96,8 @@ pub struct FixedConfig {
     pub floats: bool,
     /// The time in our packets.
     pub clock: Arc<WallClock>,
+    /// What has arrived under this key, in this session and before.
+    pub received: Arc<LongWindow>,
 }
 
 /// A tunnel with a static key; an [`Engine`].
@@ -107,7 +111,6 @@ pub struct FixedSession {
     /// It may be elsewhere: it does not have an address in the configuration, or may change it.
     may_move: bool,
     random: SeededRandom,
-    received: Arc<LongWindow>,
     time: u32,
     stage: Stage,
     outputs: VecDeque<Output>,
@@ -148,7 +151,6 @@ impl FixedSession {
             has_peer,
             may_move: !has_peer || config.floats,
             random: SeededRandom::new(seed),
-            received: Arc::default(),
             time: 0,
             stage: Stage::Idle,
             outputs: VecDeque::new(),
@@ -173,7 +175,7 @@ impl FixedSession {
             cipher: self.config.cipher,
             digest: self.config.digest,
             time: self.time,
-            received: &self.received,
+            received: &self.config.received,
             iv_seed: self.random.array(),
         };
         let remote = self.path.remote.ip();

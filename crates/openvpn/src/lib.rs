@@ -51,7 +51,7 @@ pub use client_key::{
     ServerKey, UnwrappedKey, is_young,
 };
 pub use data::{DataKeys, DataTunnel};
-pub use fixed::{FixedConfig, FixedSession};
+pub use fixed::{FixedConfig, FixedSession, LongWindow};
 pub use initiator::{Conduct, InitiatorConfig};
 pub use packet::{KeyId, NO_PEER_ID, Opcode};
 pub use point::{PointConfig, PointTls};

@@ -298,7 +298,11 @@ fn a_peer_that_calls_moves_only_if_it_may() {
 }
 
 fn fixed(direction: Option<bool>, has_peer: bool, floats: bool) -> Peer<FixedSession> {
-    let config = FixedConfig {
+    fixed_by(Arc::new(fixed_config(direction, floats)), has_peer)
+}
+
+fn fixed_config(direction: Option<bool>, floats: bool) -> FixedConfig {
+    FixedConfig {
         key: static_key(7),
         direction,
         cipher: Cipher::Aes256Cbc,
@@ -310,11 +314,16 @@ fn fixed(direction: Option<bool>, has_peer: bool, floats: bool) -> Peer<FixedSes
         exits: false,
         floats,
         clock: Arc::new(WallClock::new(1_780_000_000)),
-    };
-    let (local, remote) = if direction == Some(true) { (LEFT, RIGHT) } else { (RIGHT, LEFT) };
+        received: Arc::default(),
+    }
+}
+
+fn fixed_by(config: Arc<FixedConfig>, has_peer: bool) -> Peer<FixedSession> {
+    let (local, remote) =
+        if config.direction == Some(true) { (LEFT, RIGHT) } else { (RIGHT, LEFT) };
     let nowhere = std::net::SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
     let path = path(local, if has_peer { remote } else { nowhere });
-    let session = FixedSession::new(Arc::new(config), path, has_peer, PortId(1), [9; 32]);
+    let session = FixedSession::new(config, path, has_peer, PortId(1), [9; 32]);
     let surroundings = configuring()
         .classifying(|path, _| Some(TunnelKey::OpenVpnStatic { carrier: path.carrier }));
     Peer::new(session, PortId(1), surroundings)
@@ -390,5 +399,34 @@ fn a_peer_moves_only_if_it_may_and_only_with_fresh_packets() {
         // Whoever must not move is missed, and may be somewhere else the next time.
         let gone = (!floats).then_some(Fatal::PeerGone);
         assert_eq!(pair.right.driven.fatal, gone);
+    }
+}
+
+#[test]
+fn what_arrived_in_one_session_with_a_static_key_is_no_news_in_the_next() {
+    let config = Arc::new(fixed_config(Some(false), true));
+    let mut old = Vec::new();
+    for round in 0..2 {
+        let mut pair =
+            Pair::new(fixed(Some(true), true, false), fixed_by(Arc::clone(&config), true));
+        pair.right.command(Command::Connect);
+        if round == 0 {
+            pair.left.command(Command::Connect);
+            pair.run(Duration::from_secs(1));
+            pair.left.send_packet(&packet(1)).unwrap();
+            pair.run(Duration::from_secs(1));
+            old.clone_from(&pair.sent_by(Side::Left).last().unwrap().bytes);
+            assert_eq!(pair.right.driven.packets, [packet(1)]);
+            continue;
+        }
+        pair.run(Duration::from_secs(1));
+        let elsewhere = std::net::SocketAddr::new(LEFT.ip(), 9999);
+
+        pair.inject(Side::Right, elsewhere, old.clone());
+        pair.run(Duration::from_secs(1));
+
+        assert!(pair.right.driven.packets.is_empty(), "a replay is let in");
+        let moved = |event: &Event| matches!(event, Event::Moved(_));
+        assert!(!pair.right.driven.events.iter().any(moved), "a replay moves the peer");
     }
 }

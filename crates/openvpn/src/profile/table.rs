@@ -353,7 +353,7 @@ pub const DIRECTIVES: &[Directive] = &[
     moot("reneg-bytes", "keys are renewed long before they wear out"),
     moot("reneg-pkts", "keys are renewed long before they wear out"),
     obeyed("reneg-sec", ""),
-    moot("replay-persist", "keys are never used twice"),
+    moot("replay-persist", "keys are used once; with secret, replays are known while Warren runs"),
     moot("replay-window", "always as wide as needed"),
     moot("resolv-retry", "names are looked up at every attempt"),
     command("rmtun"),

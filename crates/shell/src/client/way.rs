@@ -63,6 +63,7 @@ impl Way {
                     exits: point.exits,
                     floats: point.floats,
                     clock: Arc::clone(clock),
+                    received: Arc::default(),
                 })))
             }
             End::TlsClient => {

@@ -21,7 +21,7 @@ use crate::data::{DataTunnel, OCC_EXIT, OCC_MAGIC, PING};
 use crate::shape::ShapeRules;
 use crate::static_key::{Half, StaticKey};
 
-/// How often a session without pings looks after its keys.
+/// How often a session looks after its keys, however seldom it sends pings.
 const LOOK: Duration = Duration::from_secs(10);
 
 /// Which packets have arrived under a static key, by the time at which the sender began to count
@@ -126,12 +126,20 @@ enum Stage {
 #[derive(Debug)]
 struct Up {
     tunnel: Arc<DataTunnel>,
-    check_at: Instant,
+    look_at: Instant,
+    ping_at: Option<Instant>,
+    /// When it was last looked whether a ping is due.
     sealed: u64,
     opened: u64,
     heard: Instant,
     /// Packets came from where the peer must not be.
     is_elsewhere: bool,
+}
+
+impl Up {
+    fn due_at(&self) -> Instant {
+        self.ping_at.map_or(self.look_at, |ping_at| ping_at.min(self.look_at))
+    }
 }
 
 impl FixedSession {
@@ -191,10 +199,10 @@ impl FixedSession {
 
     fn on_configured(&mut self, now: Instant) {
         let tunnel = self.install();
-        let check_at = now + self.config.ping.unwrap_or(LOOK);
         self.stage = Stage::Up(Up {
             tunnel,
-            check_at,
+            look_at: now + LOOK,
+            ping_at: self.config.ping.map(|ping| now + ping),
             sealed: 0,
             opened: 0,
             heard: now,
@@ -240,19 +248,22 @@ impl FixedSession {
 
     fn on_time(&mut self, now: Instant) -> Result<(), Fatal> {
         let Stage::Up(up) = &mut self.stage else { return Ok(()) };
-        if up.check_at > now {
+        if up.due_at() > now {
             return Ok(());
         }
         let (sealed, opened) = (up.tunnel.sealed(), up.tunnel.opened());
-        let is_quiet = sealed == up.sealed;
         let is_elsewhere = std::mem::take(&mut up.is_elsewhere);
         if (opened != up.opened && !is_elsewhere) || !self.has_peer {
             up.heard = now;
         }
-        let pings = is_quiet && self.has_peer && self.config.ping.is_some();
-        up.sealed = sealed + u64::from(pings);
         up.opened = opened;
-        up.check_at = now + self.config.ping.unwrap_or(LOOK);
+        up.look_at = now + LOOK;
+        let is_time = up.ping_at.take_if(|at| *at <= now).is_some();
+        let pings = is_time && sealed == up.sealed && self.has_peer;
+        if is_time {
+            up.ping_at = self.config.ping.map(|ping| now + ping);
+            up.sealed = sealed + u64::from(pings);
+        }
         let silence = now.saturating_duration_since(up.heard);
         if self.config.silence.is_some_and(|limit| silence >= limit) {
             return Err(if self.config.exits {
@@ -270,7 +281,7 @@ impl FixedSession {
                 self.output(Output::DataPlane(DataPlaneOp::SendVia { port, exit }));
             }
             if let Stage::Up(up) = &mut self.stage {
-                (up.tunnel, up.sealed, up.opened) = (tunnel, 0, 0);
+                (up.tunnel, up.sealed, up.opened) = (tunnel, u64::from(pings), 0);
             }
         }
         if pings {
@@ -330,7 +341,7 @@ impl Engine for FixedSession {
 
     fn poll(&mut self, _now: Instant) -> Output {
         let deadline = match &self.stage {
-            Stage::Up(up) => Some((up.check_at, "keep-alive")),
+            Stage::Up(up) => Some((up.due_at(), "keep-alive")),
             Stage::Idle | Stage::Configuring => None,
         };
         self.outputs.pop_front().unwrap_or(Output::Wait(deadline))

@@ -6,6 +6,7 @@ mod rounds;
 mod transport;
 mod waiting;
 mod way;
+mod whereabouts;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -21,7 +22,7 @@ use contract::{
 use host::{ClientHost, ClientPlan, Journal, Keeper};
 use hub::{AnyFabric, Uplink};
 use ipnet::IpNet;
-use openvpn::{Conduct, Family, Profile};
+use openvpn::{Conduct, Family, Profile, Remote};
 use sys::Tun;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
@@ -320,34 +321,11 @@ impl Client {
         let Some(remote) = self.profile.remotes.get(index) else {
             return nowhere(self.profile.point.as_ref());
         };
-        // A proxy finds the server itself, and the family is the server's.
-        let (host, port, family) = match &remote.proxy {
-            Some(proxy) => (proxy.host.clone(), proxy.port, None),
-            None => (remote.host.clone(), remote.port, remote.family),
-        };
-        let is_wanted = |address: &IpAddr| match family {
-            None => true,
-            Some(Family::V4) => address.is_ipv4(),
-            Some(Family::V6) => address.is_ipv6(),
-        };
-        if let Some(keeper) = self.keeper.clone() {
-            // The host's name servers may be others by now.
-            let _ = tokio::task::spawn_blocking(move || keeper.refresh_names()).await;
+        let (first_hop, keeper) = (FirstHop::of(remote), self.keeper.clone());
+        if let Some(found) = first_hop.look_up(keeper).await {
+            self.known[index] = found;
         }
-        let lookup = tokio::net::lookup_host((host.as_str(), port));
-        match tokio::time::timeout(RESOLVE_TIME, lookup).await {
-            Ok(Ok(found)) => {
-                let mut addresses = Vec::new();
-                for address in found.map(|found| found.ip()).filter(is_wanted) {
-                    if !addresses.contains(&address) {
-                        addresses.push(address);
-                    }
-                }
-                self.known[index] = addresses;
-            }
-            Ok(Err(error)) => warn!(%host, %error, "the name does not resolve"),
-            Err(_) => warn!(%host, "resolving the name takes too long"),
-        }
+        let port = first_hop.port;
         self.known[index].iter().map(|address| SocketAddr::new(*address, port)).collect()
     }
 
@@ -601,6 +579,56 @@ impl Client {
             connection.lease = former;
         }
         result.map_err(|error| ClientFailure(error.to_string()))
+    }
+}
+
+/// What has to be resolved before a server can be called.
+#[derive(Debug)]
+struct FirstHop {
+    host: String,
+    port: u16,
+    family: Option<Family>,
+}
+
+impl FirstHop {
+    fn of(remote: &Remote) -> Self {
+        // A proxy finds the server itself, and the family is the server's.
+        match &remote.proxy {
+            Some(proxy) => Self { host: proxy.host.clone(), port: proxy.port, family: None },
+            None => Self { host: remote.host.clone(), port: remote.port, family: remote.family },
+        }
+    }
+
+    fn is_wanted(&self, address: IpAddr) -> bool {
+        match self.family {
+            None => true,
+            Some(Family::V4) => address.is_ipv4(),
+            Some(Family::V6) => address.is_ipv6(),
+        }
+    }
+
+    /// The addresses; nothing if the name does not resolve.
+    async fn look_up(&self, keeper: Option<Keeper>) -> Option<Vec<IpAddr>> {
+        let host = self.host.as_str();
+        if let Some(keeper) = keeper {
+            // The host's name servers may be others by now.
+            let _ = tokio::task::spawn_blocking(move || keeper.refresh_names()).await;
+        }
+        let lookup = tokio::net::lookup_host((host, self.port));
+        match tokio::time::timeout(RESOLVE_TIME, lookup).await {
+            Ok(Ok(found)) => {
+                let mut addresses = Vec::new();
+                for address in found.map(|found| found.ip()) {
+                    if self.is_wanted(address) && !addresses.contains(&address) {
+                        addresses.push(address);
+                    }
+                }
+                return Some(addresses);
+            }
+            Ok(Err(error)) => warn!(%host, %error, "the name does not resolve"),
+            Err(_) => warn!(%host, "resolving the name takes too long"),
+        }
+        None
     }
 }
 

@@ -12,10 +12,12 @@ use contract::{
 use openvpn::{Door, Family, PointConfig, ResponderConfig};
 use sys::{UdpIo, UdpOptions};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tracing::{debug, info};
 
-use super::way::{AnyEngine, local_port, point_door};
-use super::{Client, ClientEvent, ClientFailure, Connection};
+use super::way::{AnyEngine, MAX_CALLERS, local_port, point_door};
+use super::whereabouts::{Calling, Found, Whereabouts, displaced};
+use super::{Client, ClientEvent, ClientFailure, Connection, FirstHop};
 use crate::driver::sleep_until;
 use crate::pump::{Carried, Pump};
 use crate::workers::{WorkerEvent, WorkerOp};
@@ -28,8 +30,7 @@ const STOP_TIME: Duration = Duration::from_secs(3);
 /// Everyone who calls.
 struct Waiting {
     door: Door,
-    /// Where the peer must call from; anywhere if empty.
-    from: Vec<IpAddr>,
+    peer: Whereabouts,
     callers: Vec<Caller>,
     /// Sessions so far.
     count: u32,
@@ -56,16 +57,16 @@ impl Client {
         events: &mpsc::UnboundedSender<ClientEvent>,
     ) -> Result<(), ClientFailure> {
         self.listen()?;
-        let mut from = Vec::new();
-        // With `float`, it may call from anywhere.
-        if !self.profile.point.as_ref().is_some_and(|point| point.floats) {
-            for index in 0..self.profile.remotes.len() {
-                from.extend(self.resolve(index).await.into_iter().map(|address| address.ip()));
-            }
-        }
+        let now = Instant::now();
+        let peer = if point.floats {
+            Whereabouts::anywhere()
+        } else {
+            let hosts = self.profile.remotes.iter().map(|remote| remote.host.as_str());
+            Whereabouts::to_be_found(now, &hosts.collect::<Vec<_>>())
+        };
         let mut waiting = Waiting {
-            door: point_door(Instant::now(), door, point, random_bytes()),
-            from,
+            door: point_door(now, door, point, random_bytes()),
+            peer,
             callers: Vec::new(),
             count: 0,
             reply: Vec::new(),
@@ -76,10 +77,10 @@ impl Client {
             if stop_at.is_some_and(|at| waiting.callers.is_empty() || at <= Instant::now()) {
                 break;
             }
-            let deadline = waiting.callers.iter().filter_map(|caller| {
-                caller.connection.pump.deadline().filter(|_| caller.waits_for.is_none())
-            });
-            let deadline = deadline.chain(stop_at).min();
+            let is_here = waiting.callers.iter().any(|caller| caller.connection.up);
+            let look_at = waiting.peer.deadline(is_here);
+            let due = waiting.callers.iter().filter_map(Caller::due_at);
+            let deadline = due.chain(stop_at).chain(look_at).min();
             let epoch = waiting.callers.iter().filter_map(|caller| caller.waits_for).min();
             let workers = self.workers.clone();
             tokio::select! {
@@ -90,11 +91,20 @@ impl Client {
                     }
                 }
                 Some(event) = self.heard.recv() => self.hear(&mut waiting, event, stop_at),
+                found = waiting.peer.found() => {
+                    for (known, found) in self.known.iter_mut().zip(found) {
+                        *known = found.unwrap_or_else(|| std::mem::take(known));
+                    }
+                    waiting.peer.learn(Instant::now(), &self.known);
+                }
                 () = workers.wait_applied(epoch.unwrap_or(0)), if epoch.is_some() => {}
                 () = sleep_until(deadline), if deadline.is_some() => {
                     let now = Instant::now();
+                    if look_at.is_some_and(|at| at <= now) {
+                        waiting.peer.begin(self.look_for_peer());
+                    }
                     for caller in &mut waiting.callers {
-                        if caller.connection.pump.deadline().is_some_and(|at| at <= now) {
+                        if caller.due_at().is_some_and(|at| at <= now) {
                             caller.connection.pump.feed(now, Input::Tick);
                         }
                     }
@@ -106,6 +116,19 @@ impl Client {
         }
         self.workers.submit(SOCKETS.map(WorkerOp::RemoveSocket).into());
         Ok(())
+    }
+
+    /// Looks up where the peer is, without keeping anybody waiting.
+    fn look_for_peer(&self) -> JoinHandle<Found> {
+        let remotes = self.profile.remotes.iter().map(FirstHop::of).collect::<Vec<_>>();
+        let keeper = self.keeper.clone();
+        tokio::spawn(async move {
+            let mut found = Vec::new();
+            for remote in remotes {
+                found.push(remote.look_up(keeper.clone()).await);
+            }
+            found
+        })
     }
 
     /// Opens the profile's port, for IPv4 and IPv6 unless it names one.
@@ -201,6 +224,19 @@ impl Client {
         Ok(())
     }
 
+    /// Makes room for a newcomer.
+    fn displace(&self, waiting: &mut Waiting, path: Path) {
+        let calling = waiting.callers.iter().map(Caller::calling).collect::<Vec<_>>();
+        let Some(session) = displaced(&calling, MAX_CALLERS, path.remote.ip()) else { return };
+        let Some(at) = calling.iter().position(|calling| calling.session == session) else {
+            return;
+        };
+        let caller = waiting.callers.remove(at);
+        debug!(peer = %caller.connection.server, "another caller takes its place");
+        waiting.door.forget(session);
+        self.forget(caller.connection.port);
+    }
+
     fn forget(&self, port: PortId) {
         self.workers.submit(vec![WorkerOp::Fabric(FabricOp::Unplug(port))]);
         self.workers.forget(port);
@@ -235,7 +271,10 @@ impl Client {
             Route::Reply => {
                 let _ = self.workers.transmit(path, &waiting.reply);
             }
-            Route::New => waiting.accept(now, path, bytes),
+            Route::New => {
+                self.displace(waiting, path);
+                waiting.accept(now, path, bytes);
+            }
             Route::Discard(why) => self.workers.count_discard(why),
         }
     }
@@ -243,8 +282,7 @@ impl Client {
 
 impl Waiting {
     fn is_welcome(&self, path: Path) -> bool {
-        let ip = path.remote.ip().to_canonical();
-        self.from.is_empty() || self.from.iter().any(|from| from.to_canonical() == ip)
+        self.peer.may_be(path.remote.ip())
     }
 
     fn accept(&mut self, now: Instant, path: Path, bytes: Vec<u8>) {
@@ -277,6 +315,20 @@ impl Waiting {
 }
 
 impl Caller {
+    /// When something has to be done for it.
+    fn due_at(&self) -> Option<Instant> {
+        self.connection.pump.deadline().filter(|_| self.waits_for.is_none())
+    }
+
+    fn calling(&self) -> Calling {
+        Calling {
+            session: self.session,
+            ip: self.connection.server.ip(),
+            // The data plane has keys of peers only.
+            is_proven: self.connection.up || self.waits_for.is_some(),
+        }
+    }
+
     fn tell(&mut self, farewell: Farewell) {
         self.connection.pump.feed(Instant::now(), Input::Command(Command::Disconnect(farewell)));
     }

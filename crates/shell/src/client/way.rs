@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_secs(3600);
 /// How long silence is borne where a profile does not say.
 const FOREVER: Duration = Duration::from_secs(86_400);
 /// Callers of whom it is not known yet whether they are the peer.
-const MAX_CALLERS: usize = 4;
+pub(super) const MAX_CALLERS: usize = 4;
 /// Replies to strangers, per second.
 const REPLIES_PER_SECOND: u32 = 20;
 

@@ -18,6 +18,7 @@ use kit::ReplayWindow;
 
 use crate::cipher::{Cipher, digest_name};
 use crate::data::{DataTunnel, OCC_EXIT, OCC_MAGIC, PING};
+use crate::session::SILENT;
 use crate::shape::ShapeRules;
 use crate::static_key::{Half, StaticKey};
 
@@ -266,11 +267,7 @@ impl FixedSession {
         }
         let silence = now.saturating_duration_since(up.heard);
         if self.config.silence.is_some_and(|limit| silence >= limit) {
-            return Err(if self.config.exits {
-                Fatal::Denied("the peer fell silent (ping-exit)")
-            } else {
-                Fatal::PeerGone
-            });
+            return Err(if self.config.exits { Fatal::Denied(SILENT) } else { Fatal::PeerGone });
         }
         if up.tunnel.is_worn() {
             let (port, key) = (self.port, self.key());

@@ -19,6 +19,8 @@
 
 mod timing;
 
+pub use self::timing::SILENT;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -9,6 +9,9 @@ use crate::data::PING;
 use crate::generation::Generation;
 use crate::packet::KeyId;
 
+/// Why a session is over whose silence is not to be mended (`ping-exit`).
+pub const SILENT: &str = "the other end fell silent, and the profile says to end then (ping-exit)";
+
 impl Core {
     /// When something is due next, and what.
     pub(super) fn deadline(&self) -> Option<(Instant, &'static str)> {
@@ -96,7 +99,7 @@ impl Session {
         let heard = alive.heard.max(core.last_control);
         if now.saturating_duration_since(heard) >= core.timing.ping_restart {
             return Err(match core.timing.exits_on_silence {
-                true => Fatal::Denied("the server fell silent, and the profile says to end then"),
+                true => Fatal::Denied(SILENT),
                 false => Fatal::PeerGone,
             });
         }

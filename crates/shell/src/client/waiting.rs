@@ -9,7 +9,7 @@ use contract::{
     Acceptor, Arrival, Command, Discard, FabricOp, Farewell, Fatal, Input, Path, PortId, Route,
     SessionId, SocketId, Via,
 };
-use openvpn::{Door, Family, PointConfig, ResponderConfig};
+use openvpn::{Door, Family, PointConfig, ResponderConfig, SILENT};
 use sys::{UdpIo, UdpOptions};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -19,6 +19,7 @@ use super::way::{AnyEngine, MAX_CALLERS, local_port, point_door};
 use super::whereabouts::{Calling, Found, Whereabouts, displaced};
 use super::{Client, ClientEvent, ClientFailure, Connection, FirstHop};
 use crate::driver::sleep_until;
+use crate::limits::Watch;
 use crate::pump::{Carried, Pump};
 use crate::workers::{WorkerEvent, WorkerOp};
 
@@ -71,7 +72,7 @@ impl Client {
             count: 0,
             reply: Vec::new(),
         };
-        let mut stop_at = None;
+        let (mut stop_at, mut over) = (None, None);
         loop {
             self.carry_out_all(&mut waiting, events).await?;
             if stop_at.is_some_and(|at| waiting.callers.is_empty() || at <= Instant::now()) {
@@ -85,10 +86,7 @@ impl Client {
             let workers = self.workers.clone();
             tokio::select! {
                 _ = &mut *stop, if stop_at.is_none() => {
-                    stop_at = Some(Instant::now() + STOP_TIME);
-                    for caller in &mut waiting.callers {
-                        caller.tell(Farewell::Shutdown);
-                    }
+                    stop_at = Some(waiting.dismiss_all());
                 }
                 Some(event) = self.heard.recv() => self.hear(&mut waiting, event, stop_at),
                 found = waiting.peer.found() => {
@@ -105,11 +103,20 @@ impl Client {
                     }
                     for caller in &mut waiting.callers {
                         if caller.due_at().is_some_and(|at| at <= now) {
+                            let carried = self.workers.counters(caller.connection.port);
+                            caller.connection.look(now, carried.rx_bytes + carried.tx_bytes);
                             caller.connection.pump.feed(now, Input::Tick);
                         }
                     }
+                    over = over.or_else(|| waiting.over());
+                    if over.is_some() && stop_at.is_none() {
+                        stop_at = Some(waiting.dismiss_all());
+                    }
                 }
             }
+        }
+        if let Some(reason) = over {
+            let _ = events.send(ClientEvent::Over { reason: reason.to_owned() });
         }
         for caller in waiting.callers.drain(..) {
             self.forget(caller.connection.port);
@@ -216,6 +223,9 @@ impl Client {
         }
         let is_replaced = waiting.callers.iter().any(|caller| caller.connection.up);
         if up && !is_replaced {
+            if fatal == Fatal::Denied(SILENT) {
+                return Err(ClientFailure(SILENT.to_owned()));
+            }
             let reason = fatal.reason().to_owned();
             let _ = events.send(ClientEvent::Disconnected { reason });
         } else {
@@ -281,6 +291,19 @@ impl Client {
 }
 
 impl Waiting {
+    /// Says goodbye to everybody; returns when to wait for it no longer.
+    fn dismiss_all(&mut self) -> Instant {
+        for caller in &mut self.callers {
+            caller.tell(Farewell::Shutdown);
+        }
+        Instant::now() + STOP_TIME
+    }
+
+    /// Why no more calls are wanted, if the profile says so.
+    fn over(&self) -> Option<&'static str> {
+        self.callers.iter().find_map(|caller| caller.connection.over)
+    }
+
     fn is_welcome(&self, path: Path) -> bool {
         self.peer.may_be(path.remote.ip())
     }
@@ -317,7 +340,9 @@ impl Waiting {
 impl Caller {
     /// When something has to be done for it.
     fn due_at(&self) -> Option<Instant> {
-        self.connection.pump.deadline().filter(|_| self.waits_for.is_none())
+        let engine = self.connection.pump.deadline().filter(|_| self.waits_for.is_none());
+        let watch = self.connection.watch.as_ref().and_then(Watch::deadline);
+        engine.into_iter().chain(watch).min()
     }
 
     fn calling(&self) -> Calling {

@@ -112,6 +112,11 @@ pub enum Ask {
     Attach(AttachRequest),
     /// Bring the host into the peer's network (initiators).
     Configure(Lease),
+    /// Get the password once more, from wherever it came first (initiators).
+    Password {
+        /// Whose, free of control characters.
+        user: String,
+    },
     /// Ask the person at this end (initiators).
     Prompt {
         /// The question, free of control characters.
@@ -132,7 +137,7 @@ pub enum Answer {
     Attached(Result<Lease, NoLease>),
     /// To [`Ask::Configure`]; an error has been reported already.
     Configured(Result<(), ()>),
-    /// To [`Ask::Prompt`]; nothing if there is nobody to ask.
+    /// To [`Ask::Password`] and [`Ask::Prompt`]; nothing if there is nobody to ask.
     Prompted(Option<Secret>),
 }
 

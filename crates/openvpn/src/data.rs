@@ -42,6 +42,9 @@ const WORN_PACKET_ID: u64 = 0xff00_0000;
 /// AES-GCM should not encrypt more than 2^36 blocks under one key; at 1500 bytes a packet that is
 /// this many packets, rounded down to a power of two.
 const WORN_GCM_PACKETS: u64 = 1 << 29;
+/// Under a static key, counting begins again with a later time, whenever somebody looks: early
+/// enough that the fastest link does not come to the last number before.
+const WORN_LONG_COUNT: u64 = 1 << 31;
 
 /// Receive window, in blocks of 32 packets: wide enough for several workers at the other end.
 type Window = ReplayWindow<64>;
@@ -240,12 +243,22 @@ impl DataTunnel {
     /// Whether the key should be replaced before it has to be.
     #[must_use]
     pub fn is_worn(&self) -> bool {
-        let limit = match &self.suite {
-            Suite::Aead { algorithm: aead::Algorithm::ChaCha20Poly1305, .. }
-            | Suite::Cbc { .. } => WORN_PACKET_ID,
-            Suite::Aead { .. } => WORN_GCM_PACKETS,
+        let limit = match (&self.numbering, &self.suite) {
+            (Numbering::Long { .. }, _) => WORN_LONG_COUNT,
+            (
+                Numbering::Short(_),
+                Suite::Aead { algorithm: aead::Algorithm::ChaCha20Poly1305, .. }
+                | Suite::Cbc { .. },
+            ) => WORN_PACKET_ID,
+            (Numbering::Short(_), Suite::Aead { .. }) => WORN_GCM_PACKETS,
         };
         self.sealed() >= limit
+    }
+
+    /// Pretends that so much has been sent.
+    #[cfg(test)]
+    pub(crate) fn wear(&self, packets: u64) {
+        self.sent.store(packets, Relaxed);
     }
 
     fn next_packet_id(&self) -> Result<u32, Discard> {

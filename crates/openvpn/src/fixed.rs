@@ -18,15 +18,18 @@ use kit::ReplayWindow;
 
 use crate::cipher::{Cipher, digest_name};
 use crate::data::{DataTunnel, OCC_EXIT, OCC_MAGIC, PING};
+use crate::session::SILENT;
 use crate::shape::ShapeRules;
 use crate::static_key::{Half, StaticKey};
 
-/// How often a session without pings looks after its keys.
+/// How often a session looks after its keys, however seldom it sends pings.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// Which packets have arrived, by the time at which the sender began to count and their number.
+/// Which packets have arrived under a static key, by the time at which the sender began to count
+/// and their number. It has to live as long as the key is used: a packet that arrived in one
+/// session would be new to the window of the next.
 #[derive(Debug, Default)]
-pub(crate) struct LongWindow(Mutex<(u32, ReplayWindow<64>)>);
+pub struct LongWindow(Mutex<(u32, ReplayWindow<64>)>);
 
 impl LongWindow {
     /// Marks a packet as arrived; false if it is a replay. A later time begins a new count, an
@@ -94,6 +97,8 @@ pub struct FixedConfig {
     pub floats: bool,
     /// The time in our packets.
     pub clock: Arc<WallClock>,
+    /// What has arrived under this key, in this session and before.
+    pub received: Arc<LongWindow>,
 }
 
 /// A tunnel with a static key; an [`Engine`].
@@ -107,7 +112,6 @@ pub struct FixedSession {
     /// It may be elsewhere: it does not have an address in the configuration, or may change it.
     may_move: bool,
     random: SeededRandom,
-    received: Arc<LongWindow>,
     time: u32,
     stage: Stage,
     outputs: VecDeque<Output>,
@@ -123,12 +127,20 @@ enum Stage {
 #[derive(Debug)]
 struct Up {
     tunnel: Arc<DataTunnel>,
-    check_at: Instant,
+    look_at: Instant,
+    ping_at: Option<Instant>,
+    /// When it was last looked whether a ping is due.
     sealed: u64,
     opened: u64,
     heard: Instant,
     /// Packets came from where the peer must not be.
     is_elsewhere: bool,
+}
+
+impl Up {
+    fn due_at(&self) -> Instant {
+        self.ping_at.map_or(self.look_at, |ping_at| ping_at.min(self.look_at))
+    }
 }
 
 impl FixedSession {
@@ -148,7 +160,6 @@ impl FixedSession {
             has_peer,
             may_move: !has_peer || config.floats,
             random: SeededRandom::new(seed),
-            received: Arc::default(),
             time: 0,
             stage: Stage::Idle,
             outputs: VecDeque::new(),
@@ -173,7 +184,7 @@ impl FixedSession {
             cipher: self.config.cipher,
             digest: self.config.digest,
             time: self.time,
-            received: &self.received,
+            received: &self.config.received,
             iv_seed: self.random.array(),
         };
         let remote = self.path.remote.ip();
@@ -189,10 +200,10 @@ impl FixedSession {
 
     fn on_configured(&mut self, now: Instant) {
         let tunnel = self.install();
-        let check_at = now + self.config.ping.unwrap_or(LOOK);
         self.stage = Stage::Up(Up {
             tunnel,
-            check_at,
+            look_at: now + LOOK,
+            ping_at: self.config.ping.map(|ping| now + ping),
             sealed: 0,
             opened: 0,
             heard: now,
@@ -238,26 +249,25 @@ impl FixedSession {
 
     fn on_time(&mut self, now: Instant) -> Result<(), Fatal> {
         let Stage::Up(up) = &mut self.stage else { return Ok(()) };
-        if up.check_at > now {
+        if up.due_at() > now {
             return Ok(());
         }
         let (sealed, opened) = (up.tunnel.sealed(), up.tunnel.opened());
-        let is_quiet = sealed == up.sealed;
         let is_elsewhere = std::mem::take(&mut up.is_elsewhere);
         if (opened != up.opened && !is_elsewhere) || !self.has_peer {
             up.heard = now;
         }
-        let pings = is_quiet && self.has_peer && self.config.ping.is_some();
-        up.sealed = sealed + u64::from(pings);
         up.opened = opened;
-        up.check_at = now + self.config.ping.unwrap_or(LOOK);
+        up.look_at = now + LOOK;
+        let is_time = up.ping_at.take_if(|at| *at <= now).is_some();
+        let pings = is_time && sealed == up.sealed && self.has_peer;
+        if is_time {
+            up.ping_at = self.config.ping.map(|ping| now + ping);
+            up.sealed = sealed + u64::from(pings);
+        }
         let silence = now.saturating_duration_since(up.heard);
         if self.config.silence.is_some_and(|limit| silence >= limit) {
-            return Err(if self.config.exits {
-                Fatal::Denied("the peer fell silent (ping-exit)")
-            } else {
-                Fatal::PeerGone
-            });
+            return Err(if self.config.exits { Fatal::Denied(SILENT) } else { Fatal::PeerGone });
         }
         if up.tunnel.is_worn() {
             let (port, key) = (self.port, self.key());
@@ -268,7 +278,7 @@ impl FixedSession {
                 self.output(Output::DataPlane(DataPlaneOp::SendVia { port, exit }));
             }
             if let Stage::Up(up) = &mut self.stage {
-                (up.tunnel, up.sealed, up.opened) = (tunnel, 0, 0);
+                (up.tunnel, up.sealed, up.opened) = (tunnel, u64::from(pings), 0);
             }
         }
         if pings {
@@ -328,7 +338,7 @@ impl Engine for FixedSession {
 
     fn poll(&mut self, _now: Instant) -> Output {
         let deadline = match &self.stage {
-            Stage::Up(up) => Some((up.check_at, "keep-alive")),
+            Stage::Up(up) => Some((up.due_at(), "keep-alive")),
             Stage::Idle | Stage::Configuring => None,
         };
         self.outputs.pop_front().unwrap_or(Output::Wait(deadline))

@@ -307,6 +307,13 @@ impl Initiator {
         Ok(())
     }
 
+    /// Forgets what a renegotiation has come to; returns how long the next may take.
+    pub(crate) fn forget_negotiation(&mut self) -> Duration {
+        self.ours = None;
+        self.prompt = None;
+        self.config.handshake
+    }
+
     /// TLS stands: show who we are.
     pub(crate) fn on_handshaked(&mut self, core: &mut Core, key_id: KeyId) {
         if let Some(token) = self.token.clone() {
@@ -315,8 +322,8 @@ impl Initiator {
         }
         match self.conduct.credentials.clone() {
             None if !self.user.is_empty() => {
-                let text = format!("Password for {}", printable(&self.user, 64));
-                let ask = core.ask(Ask::Prompt { text, echo: false });
+                let user = printable(&self.user, 64);
+                let ask = core.ask(Ask::Password { user });
                 self.prompt = Some((ask, Prompt::Password(key_id)));
             }
             credentials => self.show(core, key_id, credentials),
@@ -380,6 +387,7 @@ impl Initiator {
                 if ours_id != key_id {
                     return Err(Fatal::ProtocolViolation("a key record of another generation"));
                 }
+                core.timing.handshake = self.config.handshake;
                 core.install(now, key_id, &ours, &record.source)
             }
             Stage::AwaitPush(_) | Stage::AwaitConfigured { .. } => {
@@ -405,9 +413,10 @@ impl Initiator {
                 }
                 let comes_back = match &refusal {
                     LoginRefusal::Temporary { .. } => true,
-                    // Our token has run out; the password is as good as ever.
-                    LoginRefusal::SessionExpired => self.token.is_some(),
-                    LoginRefusal::Challenge(_) | LoginRefusal::Denied => false,
+                    // Our token has run out, or the server has forgotten how it made it: not every
+                    // server says which. The password is as good as ever.
+                    LoginRefusal::SessionExpired | LoginRefusal::Denied => self.token.is_some(),
+                    LoginRefusal::Challenge(_) => false,
                 };
                 self.token = None;
                 self.refusal = Some(refusal);

@@ -51,7 +51,7 @@ pub use client_key::{
     ServerKey, UnwrappedKey, is_young,
 };
 pub use data::{DataKeys, DataTunnel};
-pub use fixed::{FixedConfig, FixedSession};
+pub use fixed::{FixedConfig, FixedSession, LongWindow};
 pub use initiator::{Conduct, InitiatorConfig};
 pub use packet::{KeyId, NO_PEER_ID, Opcode};
 pub use point::{PointConfig, PointTls};
@@ -61,7 +61,7 @@ pub use profile::{
 };
 pub use pull::{FilterAction, Pull, check_option};
 pub use responder::{AuthMode, MAX_PENDING, ResponderConfig};
-pub use session::Session;
+pub use session::{SILENT, Session};
 pub use shape::{Framing, ShapeRules, SizeLimit};
 pub use static_key::{BadStaticKey, STATIC_KEY_LEN, StaticKey};
 pub use token::TokenPolicy;

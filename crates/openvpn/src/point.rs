@@ -68,6 +68,8 @@ pub struct PointConfig {
     pub ping_restart: Duration,
     /// It is `ping-exit`.
     pub exits_on_silence: bool,
+    /// `float`, or no `remote`: the peer may move.
+    pub floats: bool,
     /// Offer nothing that versions before 2.6 do not know: everything is as it is configured.
     pub is_before_2_6: bool,
     /// Our version, for IV_VER.
@@ -174,6 +176,10 @@ impl Point {
 
     pub(crate) fn timing(&self) -> Timing {
         self.config.timing()
+    }
+
+    pub(crate) fn floats(&self) -> bool {
+        self.config.floats
     }
 
     pub(crate) fn shape(&self) -> ShapeRules {

@@ -184,6 +184,12 @@ impl Responder {
         Ok(TlsRole { tls: Tls::responder(&self.config.tls)?, peer: Side::Initiator })
     }
 
+    /// Forgets what a renegotiation has come to; returns how long the next may take.
+    pub(crate) fn forget_negotiation(&mut self) -> Duration {
+        self.login = None;
+        self.config.handshake
+    }
+
     /// Whether credentials are under judgement.
     pub(crate) fn is_judging(&self) -> bool {
         self.login.is_some()

@@ -19,6 +19,8 @@
 
 mod timing;
 
+pub use self::timing::SILENT;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -142,6 +144,8 @@ struct KeepAlive {
     sealed: u64,
     opened: u64,
     heard: Instant,
+    /// Packets came from where the peer must not be.
+    is_elsewhere: bool,
 }
 
 /// Where an engine begins.
@@ -322,8 +326,13 @@ impl Core {
             port: self.port,
             exit: Exit::Tunnel(key),
         }));
-        self.keep_alive =
-            Some(KeepAlive { check_at: now + self.timing.ping, sealed, opened, heard: now });
+        self.keep_alive = Some(KeepAlive {
+            check_at: now + self.timing.ping,
+            sealed,
+            opened,
+            heard: now,
+            is_elsewhere: false,
+        });
         let period = self.timing.renegotiate;
         self.renegotiate_at = period.map(|period| now + period);
         self.expire_at = period.map(|period| now + 2 * period + 2 * self.timing.handshake);
@@ -379,13 +388,6 @@ impl Core {
         }
         (self.current, self.next, self.retired) = (None, None, None);
         self.event(Event::Down { cause: fatal.cause(), reason: fatal.reason() });
-    }
-
-    /// Gives up a renegotiation; the keys in use stay, and another attempt follows.
-    fn abandon_renegotiation(&mut self, now: Instant, why: &str) {
-        self.next = None;
-        self.renegotiate_at = self.timing.renegotiate.map(|_| now + self.timing.handshake / 2);
-        self.event(Event::Remark(format!("renegotiation failed: {why}")));
     }
 
     fn roam(&mut self, key: TunnelKey, path: Path) {
@@ -508,7 +510,12 @@ impl Session {
             Input::Datagram { via: Via::Port(_), payload } => Self::on_tunnel_message(payload),
             Input::Answer { ask, answer } => self.on_answer(now, ask, answer),
             Input::Notice(Notice::Roamed { key, path }) => {
-                self.core.roam(key, path);
+                match &self.role {
+                    Role::Point(role) if !role.floats() => self.core.stray(key),
+                    Role::Point(_) | Role::Responder(_) | Role::Initiator(_) => {
+                        self.core.roam(key, path);
+                    }
+                }
                 Ok(())
             }
             Input::Command(Command::Connect) => match &mut self.role {
@@ -593,7 +600,7 @@ impl Session {
     fn fail_generation(&mut self, now: Instant, key_id: KeyId, fatal: Fatal) -> Result<(), Fatal> {
         let core = &mut self.core;
         if core.next.as_ref().is_some_and(|next| next.key_id() == key_id && !next.is_keyed()) {
-            core.abandon_renegotiation(now, fatal.reason());
+            self.abandon_renegotiation(now, fatal.reason());
             return Ok(());
         }
         Err(fatal)
@@ -640,6 +647,7 @@ impl Session {
         .map_err(|failure| Fatal::Tls(failure.0))?;
         let mut generation = Generation::new(now, key_id, tls);
         generation.push_reset(Opcode::P_CONTROL_SOFT_RESET_V1);
+        self.forget_negotiation();
         self.core.renegotiated = Some(now);
         self.core.next = Some(generation);
         Ok(())

@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use contract::{
     Answer, Ask, AuthVerdict, Credentials, DenyReason, Event, Fatal, Grant, Secret, WallClock,
 };
 use openvpn::{AuthMode, LoginRefusal, TokenPolicy, static_response};
+use simnet::Side;
 
 const NOW: u64 = 1_780_000_000;
 
@@ -380,4 +381,45 @@ fn a_token_is_dated_after_the_last_change_of_the_password() {
     setup.connected();
 
     assert_eq!(*asked.borrow(), [format!("ann known since {}", NOW + 2)]);
+}
+
+#[test]
+fn a_judgement_that_comes_too_late_is_not_one_of_the_next_renegotiation() {
+    let setup = Setup { renegotiate: Some(Duration::from_secs(400)), ..with_password() };
+    let mut pair = setup.connected();
+    // The renegotiation of second 400 is given up at 460, and its judgement comes at 495.
+    pair.right.answer_after(Duration::from_secs(95));
+    pair.run(Duration::from_secs(485));
+    // The next has the same number, and comes no further than its first packet.
+    pair.filter(|captured| captured.from == Side::Right);
+    pair.run(Duration::from_secs(15));
+    assert!(is_up(&pair), "{}", pair.narrate());
+
+    pair.unfilter();
+    pair.right.answer_after(Duration::ZERO);
+    pair.run(Duration::from_secs(60));
+
+    assert!(is_up(&pair) && pair.right.only().events.contains(&Event::Rekeyed));
+}
+
+#[test]
+fn after_a_decision_that_never_came_a_renegotiation_takes_as_long_as_ever() {
+    let is_back = Rc::new(Cell::new(true));
+    let judge = {
+        let is_back = Rc::clone(&is_back);
+        move |_: &str, _| if is_back.get() { grant() } else { pending(None) }
+    };
+    let renegotiate = Some(Duration::from_secs(400));
+    let (setup, _) = judged(judge, Setup { renegotiate, ..with_password() });
+    let mut pair = setup.connected();
+    pair.right.answer_after(Duration::from_secs(5));
+    is_back.set(false);
+
+    // It was given 300 seconds more than any other.
+    pair.run(Duration::from_secs(770));
+    assert!(is_up(&pair), "{}", pair.narrate());
+    is_back.set(true);
+    pair.run(Duration::from_secs(45));
+
+    assert!(pair.right.only().events.contains(&Event::Rekeyed), "{}", pair.narrate());
 }

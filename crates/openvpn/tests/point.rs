@@ -24,6 +24,7 @@ struct Ends {
     is_before_2_6: (bool, bool),
     ciphers: (Vec<Cipher>, Vec<Cipher>),
     fallback: Option<Cipher>,
+    floats: bool,
 }
 
 impl Default for Ends {
@@ -37,6 +38,7 @@ impl Default for Ends {
                 vec![Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305],
             ),
             fallback: None,
+            floats: false,
         }
     }
 }
@@ -70,6 +72,7 @@ impl Ends {
             ping: Duration::from_secs(10),
             ping_restart: Duration::from_secs(60),
             exits_on_silence: false,
+            floats: self.floats,
             is_before_2_6: if is_client { self.is_before_2_6.0 } else { self.is_before_2_6.1 },
             version: "0",
             started_at: 1_780_000_000,
@@ -269,8 +272,37 @@ fn a_peer_that_falls_silent_is_missed_at_both_ends() {
     assert_eq!(pair.right.ended[0].1.fatal, Some(Fatal::PeerGone));
 }
 
+#[test]
+fn a_peer_that_calls_moves_only_if_it_may() {
+    for floats in [false, true] {
+        let mut pair = Ends { floats, ..Ends::default() }.connected();
+        assert_carries(&mut pair);
+        let port = pair.right.only().port;
+
+        pair.rebind_left(std::net::SocketAddr::new(LEFT.ip(), 9999));
+        pair.left.send_packet(&packet(3)).unwrap();
+        pair.run(Duration::from_secs(1));
+        pair.right.send_packet(port, &packet(4)).unwrap();
+        pair.run(Duration::from_secs(1));
+        let heard = pair.left.driven.packets.contains(&packet(4));
+        assert_eq!(heard, floats);
+
+        // It goes on to send from there; where it must not be, it is missed all the same.
+        for _ in 0..100 {
+            let _ = pair.left.send_packet(&packet(5));
+            pair.run(Duration::from_secs(1));
+        }
+        let ended = pair.right.ended.first().and_then(|(_, driven)| driven.fatal);
+        assert_eq!(ended, (!floats).then_some(Fatal::PeerGone));
+    }
+}
+
 fn fixed(direction: Option<bool>, has_peer: bool, floats: bool) -> Peer<FixedSession> {
-    let config = FixedConfig {
+    fixed_by(Arc::new(fixed_config(direction, floats)), has_peer)
+}
+
+fn fixed_config(direction: Option<bool>, floats: bool) -> FixedConfig {
+    FixedConfig {
         key: static_key(7),
         direction,
         cipher: Cipher::Aes256Cbc,
@@ -282,11 +314,16 @@ fn fixed(direction: Option<bool>, has_peer: bool, floats: bool) -> Peer<FixedSes
         exits: false,
         floats,
         clock: Arc::new(WallClock::new(1_780_000_000)),
-    };
-    let (local, remote) = if direction == Some(true) { (LEFT, RIGHT) } else { (RIGHT, LEFT) };
+        received: Arc::default(),
+    }
+}
+
+fn fixed_by(config: Arc<FixedConfig>, has_peer: bool) -> Peer<FixedSession> {
+    let (local, remote) =
+        if config.direction == Some(true) { (LEFT, RIGHT) } else { (RIGHT, LEFT) };
     let nowhere = std::net::SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
     let path = path(local, if has_peer { remote } else { nowhere });
-    let session = FixedSession::new(Arc::new(config), path, has_peer, PortId(1), [9; 32]);
+    let session = FixedSession::new(config, path, has_peer, PortId(1), [9; 32]);
     let surroundings = configuring()
         .classifying(|path, _| Some(TunnelKey::OpenVpnStatic { carrier: path.carrier }));
     Peer::new(session, PortId(1), surroundings)
@@ -362,5 +399,34 @@ fn a_peer_moves_only_if_it_may_and_only_with_fresh_packets() {
         // Whoever must not move is missed, and may be somewhere else the next time.
         let gone = (!floats).then_some(Fatal::PeerGone);
         assert_eq!(pair.right.driven.fatal, gone);
+    }
+}
+
+#[test]
+fn what_arrived_in_one_session_with_a_static_key_is_no_news_in_the_next() {
+    let config = Arc::new(fixed_config(Some(false), true));
+    let mut old = Vec::new();
+    for round in 0..2 {
+        let mut pair =
+            Pair::new(fixed(Some(true), true, false), fixed_by(Arc::clone(&config), true));
+        pair.right.command(Command::Connect);
+        if round == 0 {
+            pair.left.command(Command::Connect);
+            pair.run(Duration::from_secs(1));
+            pair.left.send_packet(&packet(1)).unwrap();
+            pair.run(Duration::from_secs(1));
+            old.clone_from(&pair.sent_by(Side::Left).last().unwrap().bytes);
+            assert_eq!(pair.right.driven.packets, [packet(1)]);
+            continue;
+        }
+        pair.run(Duration::from_secs(1));
+        let elsewhere = std::net::SocketAddr::new(LEFT.ip(), 9999);
+
+        pair.inject(Side::Right, elsewhere, old.clone());
+        pair.run(Duration::from_secs(1));
+
+        assert!(pair.right.driven.packets.is_empty(), "a replay is let in");
+        let moved = |event: &Event| matches!(event, Event::Moved(_));
+        assert!(!pair.right.driven.events.iter().any(moved), "a replay moves the peer");
     }
 }

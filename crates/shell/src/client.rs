@@ -2,9 +2,11 @@
 
 mod login;
 mod proxy;
+mod rounds;
 mod transport;
 mod waiting;
 mod way;
+mod whereabouts;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -15,18 +17,19 @@ use std::time::{Duration, Instant};
 use backends::{StateDir, random_bytes};
 use contract::{
     Answer, Ask, AskId, Carrier, Command, Event, FabricOp, Farewell, Fatal, Input, Layer, Lease,
-    Path, Plug, PortId, Secret, SessionFacts, TerminateCause, Via, WallClock,
+    Path, Plug, PortId, Secret, SessionFacts, Via, WallClock,
 };
 use host::{ClientHost, ClientPlan, Journal, Keeper};
 use hub::{AnyFabric, Uplink};
 use ipnet::IpNet;
-use openvpn::{Conduct, Family, Profile};
+use openvpn::{Conduct, Family, Profile, Remote};
 use sys::Tun;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
 use self::login::Book;
 pub use self::login::Desk;
+use self::rounds::{Ending, Rounds};
 use self::transport::Wanted;
 use crate::clock;
 use crate::driver::sleep_until;
@@ -153,23 +156,6 @@ pub fn repair_clients(clients: &std::path::Path, keeper: Option<&Keeper>) {
     }
 }
 
-/// How one attempt ended.
-#[derive(Debug)]
-enum Ending {
-    /// We were told to stop.
-    Told,
-    /// It was up for as long as it should be.
-    Over(String),
-    /// The server wants another login than this one, and there is one.
-    Again,
-    /// The server refused; trying again would not help.
-    Refused(String),
-    /// It came up, and went down for this reason.
-    Lost(String),
-    /// It never came up.
-    Failed(String),
-}
-
 impl Client {
     /// Checks the profile, repairs what an earlier run left, makes the device.
     ///
@@ -270,45 +256,51 @@ impl Client {
         if let Way::Answers { door, point } = self.way.clone() {
             return self.stay_reachable(&door, &point, stop, events).await;
         }
-        let (first, longest) = self.profile.retry;
-        let mut wait = first;
-        let mut round = 0;
+        let mut rounds = Rounds::new(self.profile.retry, self.profile.retry_max);
         loop {
-            let order = self.order();
-            let mut last = "no server has an address".to_owned();
-            for index in order {
-                for address in self.resolve(index).await {
-                    let ending = self.attempt_until_settled(index, address, stop, events).await?;
-                    match ending {
-                        Ending::Told | Ending::Again => return Ok(()),
-                        Ending::Over(reason) => {
-                            let _ = events.send(ClientEvent::Over { reason });
-                            return Ok(());
-                        }
-                        Ending::Refused(why) => return Err(ClientFailure(why)),
-                        Ending::Lost(why) => {
-                            let _ = events.send(ClientEvent::Disconnected { reason: why.clone() });
-                            (wait, round, last) = (first, 0, why);
-                        }
-                        Ending::Failed(why) => {
-                            info!(server = %address, "no connection: {why}");
-                            last = why;
-                        }
-                    }
+            let pause = match self.round(stop, events).await? {
+                Ending::Told | Ending::Again => return Ok(()),
+                Ending::Over(reason) => {
+                    let _ = events.send(ClientEvent::Over { reason });
+                    return Ok(());
                 }
-            }
-            round += 1;
-            if self.profile.retry_max.is_some_and(|max| round >= max) {
-                return Err(ClientFailure(format!("given up after {round} rounds: {last}")));
-            }
-            let pause = self.login.backoff.take().unwrap_or(wait);
+                Ending::Refused(why) => return Err(ClientFailure(why)),
+                Ending::Lost(reason) => {
+                    let _ = events.send(ClientEvent::Disconnected { reason });
+                    rounds.lost()
+                }
+                Ending::Failed(last) => rounds.failed().map_err(|rounds| {
+                    ClientFailure(format!("given up after {rounds} rounds: {last}"))
+                })?,
+            };
+            let pause = self.login.backoff.take().unwrap_or(pause);
             debug!(seconds = pause.as_secs_f64(), "waiting before the next attempt");
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 _ = &mut *stop => return Ok(()),
             }
-            wait = (wait * 2).min(longest);
         }
+    }
+
+    /// Tries one server after the other until an attempt does more than fail.
+    async fn round(
+        &mut self,
+        stop: &mut oneshot::Receiver<()>,
+        events: &mpsc::UnboundedSender<ClientEvent>,
+    ) -> Result<Ending, ClientFailure> {
+        let mut last = "no server has an address".to_owned();
+        for index in self.order() {
+            for address in self.resolve(index).await {
+                match self.attempt_until_settled(index, address, stop, events).await? {
+                    Ending::Failed(why) => {
+                        info!(server = %address, "no connection: {why}");
+                        last = why;
+                    }
+                    ending => return Ok(ending),
+                }
+            }
+        }
+        Ok(Ending::Failed(last))
     }
 
     /// The order in which to try the remotes.
@@ -329,34 +321,11 @@ impl Client {
         let Some(remote) = self.profile.remotes.get(index) else {
             return nowhere(self.profile.point.as_ref());
         };
-        // A proxy finds the server itself, and the family is the server's.
-        let (host, port, family) = match &remote.proxy {
-            Some(proxy) => (proxy.host.clone(), proxy.port, None),
-            None => (remote.host.clone(), remote.port, remote.family),
-        };
-        let is_wanted = |address: &IpAddr| match family {
-            None => true,
-            Some(Family::V4) => address.is_ipv4(),
-            Some(Family::V6) => address.is_ipv6(),
-        };
-        if let Some(keeper) = self.keeper.clone() {
-            // The host's name servers may be others by now.
-            let _ = tokio::task::spawn_blocking(move || keeper.refresh_names()).await;
+        let (first_hop, keeper) = (FirstHop::of(remote), self.keeper.clone());
+        if let Some(found) = first_hop.look_up(keeper).await {
+            self.known[index] = found;
         }
-        let lookup = tokio::net::lookup_host((host.as_str(), port));
-        match tokio::time::timeout(RESOLVE_TIME, lookup).await {
-            Ok(Ok(found)) => {
-                let mut addresses = Vec::new();
-                for address in found.map(|found| found.ip()).filter(is_wanted) {
-                    if !addresses.contains(&address) {
-                        addresses.push(address);
-                    }
-                }
-                self.known[index] = addresses;
-            }
-            Ok(Err(error)) => warn!(%host, %error, "the name does not resolve"),
-            Err(_) => warn!(%host, "resolving the name takes too long"),
-        }
+        let port = first_hop.port;
         self.known[index].iter().map(|address| SocketAddr::new(*address, port)).collect()
     }
 
@@ -432,7 +401,11 @@ impl Client {
         connection.pump.feed(now, Input::Command(Command::Connect));
         let ending = self.drive(&mut connection, stop, events).await.map(|ending| {
             let session = connection.pump.engine();
-            self.login.after(session.token(), session.refusal(), ending)
+            match self.login.after(session.token(), session.refusal(), ending) {
+                // Refused when the keys were renewed, and worth another attempt.
+                Ending::Failed(why) if connection.up => Ending::Lost(why),
+                ending => ending,
+            }
         });
         let epoch = self.workers.submit(vec![WorkerOp::Fabric(FabricOp::Unplug(port)), end]);
         self.workers.forget(port);
@@ -533,6 +506,9 @@ impl Client {
                         let answer = Answer::Configured(configured.map_err(|_| ()));
                         connection.pump.feed(Instant::now(), Input::Answer { ask, answer });
                     }
+                    Effect::Ask(ask, Ask::Password { user }) => {
+                        self.login.ask_password_beside(ask, user, connection.typing.clone());
+                    }
                     Effect::Ask(ask, Ask::Prompt { text, echo }) => {
                         self.login.ask_beside(ask, text, echo, connection.typing.clone());
                     }
@@ -607,6 +583,56 @@ impl Client {
     }
 }
 
+/// What has to be resolved before a server can be called.
+#[derive(Debug)]
+struct FirstHop {
+    host: String,
+    port: u16,
+    family: Option<Family>,
+}
+
+impl FirstHop {
+    fn of(remote: &Remote) -> Self {
+        // A proxy finds the server itself, and the family is the server's.
+        match &remote.proxy {
+            Some(proxy) => Self { host: proxy.host.clone(), port: proxy.port, family: None },
+            None => Self { host: remote.host.clone(), port: remote.port, family: remote.family },
+        }
+    }
+
+    fn is_wanted(&self, address: IpAddr) -> bool {
+        match self.family {
+            None => true,
+            Some(Family::V4) => address.is_ipv4(),
+            Some(Family::V6) => address.is_ipv6(),
+        }
+    }
+
+    /// The addresses; nothing if the name does not resolve.
+    async fn look_up(&self, keeper: Option<Keeper>) -> Option<Vec<IpAddr>> {
+        let host = self.host.as_str();
+        if let Some(keeper) = keeper {
+            // The host's name servers may be others by now.
+            let _ = tokio::task::spawn_blocking(move || keeper.refresh_names()).await;
+        }
+        let lookup = tokio::net::lookup_host((host, self.port));
+        match tokio::time::timeout(RESOLVE_TIME, lookup).await {
+            Ok(Ok(found)) => {
+                let mut addresses = Vec::new();
+                for address in found.map(|found| found.ip()) {
+                    if self.is_wanted(address) && !addresses.contains(&address) {
+                        addresses.push(address);
+                    }
+                }
+                return Some(addresses);
+            }
+            Ok(Err(error)) => warn!(%host, %error, "the name does not resolve"),
+            Err(_) => warn!(%host, "resolving the name takes too long"),
+        }
+        None
+    }
+}
+
 /// One attempt under way.
 #[derive(Debug)]
 struct Connection {
@@ -678,23 +704,7 @@ impl Connection {
     }
 
     fn ending(&mut self, fatal: Fatal) -> Ending {
-        let words = self.ending.take();
-        let with_words = |reason: &str| match &words {
-            Some(words) => format!("{reason}; {words}"),
-            None => reason.to_owned(),
-        };
-        match fatal {
-            Fatal::Denied(reason) => Ending::Refused(with_words(reason)),
-            Fatal::Local(reason) => Ending::Refused(with_words(reason)),
-            Fatal::Finished(TerminateCause::AdminReboot) => {
-                Ending::Lost("the server goes away for a moment".to_owned())
-            }
-            _ if self.up => Ending::Lost(with_words(fatal.reason())),
-            Fatal::Finished(_) => {
-                Ending::Failed(words.unwrap_or_else(|| fatal.reason().to_owned()))
-            }
-            _ => Ending::Failed(with_words(fatal.reason())),
-        }
+        Ending::of(fatal, self.up, self.ending.take())
     }
 }
 

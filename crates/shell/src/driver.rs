@@ -648,7 +648,10 @@ where
                 running.pump.feed(Instant::now(), Input::Answer { ask, answer });
                 true
             }
-            Effect::Ask(_, question @ (Ask::Configure(_) | Ask::Prompt { .. })) => {
+            Effect::Ask(
+                _,
+                question @ (Ask::Configure(_) | Ask::Password { .. } | Ask::Prompt { .. }),
+            ) => {
                 tracing::error!(
                     door = self.door,
                     ?question,

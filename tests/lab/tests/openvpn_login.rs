@@ -262,6 +262,36 @@ fn warren_lives_on_the_tokens_of_a_stock_server() {
     });
 }
 
+#[test]
+fn a_password_in_a_file_is_read_again_when_keys_are_renewed() {
+    scenario("nocache file", |lab| {
+        let world = World::new(lab, 1)?;
+        let pki = Pki::new(world.server.folder())?;
+        let server = Server {
+            proof: Proof::Password,
+            extra: vec!["reneg-sec 5".to_owned()],
+            ..Server::default()
+        };
+        let running = server.start(&world.server, &pki)?;
+        let identity = pki.client(Server::USER)?;
+        let profile = server.profile(&pki, &identity, &[(World::SERVER4.into(), 1194)]);
+        let profile = format!("auth-nocache\n{profile}");
+        let login = Some((Server::USER, Server::PASSWORD));
+
+        let client = warren::Client::connect(&world.clients[0], &profile, login)?;
+
+        eventually(PATIENCE, || {
+            let keys = running.said("Outgoing Data Channel: Cipher").len();
+            ensure!(keys >= 3, "{keys} sets of keys");
+            Ok(())
+        })?;
+        reach(&world.clients[0], Server::GATEWAY4.parse()?)?;
+        let lost = client.peer().said("disconnected");
+        ensure!(lost.is_empty(), "{lost:?}");
+        Ok(())
+    });
+}
+
 /// What a stock server's own script does with a login: asks one question after the password.
 const ASKING_SCRIPT: &str = r#"#!/bin/sh
 { read -r user; read -r password; } < "$1"

@@ -358,6 +358,60 @@ fn a_link_that_is_lost_comes_back_by_itself() {
 }
 
 #[test]
+fn the_end_that_is_called_ends_when_its_profile_says() {
+    for (line, succeeds, reason) in
+        [("session-timeout 6", true, "session-timeout"), ("ping-exit 5", false, "fell silent")]
+    {
+        scenario(&format!("called, {line}"), |lab| {
+            let link = tls_link(lab, Caller::Stock, Trust::Authority, &[], &[], &[line])?;
+            let before = HostState::of(&link.world.clients[0])?;
+            let (stock, warren) = link.up(Caller::Stock)?;
+            warren.wait_connected_since(warren.peer().mark_start())?;
+            if !succeeds {
+                stock.peer().kill()?;
+            }
+
+            let ended = warren.peer().wait_exit(PATIENCE)?;
+
+            ensure!(ended.success() == succeeds, "{ended}");
+            let said = warren.peer().said(reason);
+            ensure!(!said.is_empty(), "{ended}");
+            before.check_unchanged(&link.world.clients[0])
+        });
+    }
+}
+
+/// Four callers that prove their address and say nothing more.
+const STRANGERS: &str = "
+import os, socket, sys
+for _ in range(4):
+    call = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    call.settimeout(5)
+    call.connect((sys.argv[1], 1194))
+    own = os.urandom(8)
+    call.send(b'\\x38' + own + bytes(5))
+    theirs = call.recv(1500)[1:9]
+    call.send(b'\\x28' + own + b'\\x01' + bytes(4) + theirs)
+";
+
+#[test]
+fn strangers_do_not_keep_a_links_peer_out() {
+    scenario("strangers", |lab| {
+        let link = tls_link(lab, Caller::Stock, Trust::Authority, &[], &[], &[])?;
+        let host = &link.world.clients[0];
+        let warren = warren::Client::start(host, &link.warren, None)?;
+        warren.peer().wait_for("waiting for the peer", PATIENCE)?;
+        let at = address_of(host)?.to_string();
+        link.world.server.run("python3", &["-c", STRANGERS, &at])?;
+
+        let _stock = Client::start(&link.world.server, &link.stock, None, &[])?;
+
+        warren.wait_connected_since(warren.peer().mark_start())?;
+        link.check()
+    });
+}
+
+#[test]
 fn two_warrens_make_a_link() {
     scenario("tls warren warren", |lab| {
         let link = tls_link(lab, Caller::Warren, Trust::Authority, &[], &[], &[])?;

@@ -122,6 +122,29 @@ fn a_connection_that_breaks_is_noticed_at_once_and_made_again() {
 }
 
 #[test]
+fn a_loss_is_no_round_without_a_connection() {
+    scenario("tcp client rounds", |lab| {
+        let server = tcp();
+        let (world, pki, peer, profile) = stock(lab, &server)?;
+        // Nobody is at the second.
+        let nobody = format!("remote {} 1195 tcp4\n", World::SERVER4);
+        let profile = format!("connect-retry-max 1\nconnect-retry 8 8\n{profile}\n{nobody}");
+        let client = Client::connect(&world.clients[0], &profile, None)?;
+        let mark = client.peer().mark();
+
+        peer.kill()?;
+        client.peer().wait_from(mark, "disconnected", Duration::from_secs(3))?;
+        let again = client.peer().mark();
+        let _peer = server.start(&world.server, &pki)?;
+
+        client.wait_connected_since(again)?;
+        check_ping(&world.clients[0])?;
+        assert!(client.stop()?.success());
+        Ok(())
+    });
+}
+
+#[test]
 fn where_udp_is_blocked_the_profiles_tcp_remote_is_next() {
     scenario("udp then tcp", |lab| {
         let world = World::new(lab, 1)?;

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use contract::{
     Acceptor, Arrival, Command, ContentKind, Discard, Input, Notice, Path, PortId, Route,
@@ -67,6 +67,11 @@ impl<A: Acceptor> Server<A> {
             panic!("{} sessions are alive, not one", self.sessions.len());
         };
         only
+    }
+
+    /// From now on, questions are answered only after `delay` of virtual time.
+    pub fn answer_after(&mut self, delay: Duration) {
+        self.surroundings.answer_delay = delay;
     }
 
     /// Gives an order to every session alive.

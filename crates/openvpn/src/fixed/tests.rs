@@ -93,3 +93,86 @@ fn a_later_beginning_counts_from_one_and_an_earlier_one_is_over() {
     assert!(!window.update(100, 8), "what it sent before is over");
     assert!(!window.update(101, 0) && window.update(101, 2));
 }
+
+/// A link that pings once a minute, up.
+fn link(now: Instant) -> FixedSession {
+    let config = FixedConfig {
+        key: StaticKey::from_bytes([7; 256]),
+        direction: None,
+        cipher: Cipher::Aes256Cbc,
+        digest: Hash::Sha1,
+        shape: ShapeRules::default(),
+        lease: Lease::default(),
+        ping: Some(Duration::from_secs(60)),
+        silence: None,
+        exits: false,
+        floats: false,
+        clock: Arc::new(WallClock::new(1_780_000_000)),
+        received: Arc::default(),
+    };
+    let path = Path {
+        local: None,
+        remote: "192.0.2.1:1194".parse().unwrap(),
+        carrier: contract::Carrier::Udp(contract::SocketId(1)),
+    };
+    let mut link = FixedSession::new(Arc::new(config), path, true, PortId(1), [1; 32]);
+    link.handle(now, Input::Command(Command::Connect)).unwrap();
+    let answer = Answer::Configured(Ok(()));
+    link.handle(now, Input::Answer { ask: AskId(1), answer }).unwrap();
+    link
+}
+
+/// What it says until nothing is left to do, in short, and when it wants to be woken.
+fn outputs(link: &mut FixedSession, now: Instant) -> (Vec<&'static str>, Duration) {
+    let mut said = Vec::new();
+    loop {
+        said.push(match link.poll(now) {
+            Output::DataPlane(DataPlaneOp::Install { .. }) => "install",
+            Output::DataPlane(DataPlaneOp::Remove { .. }) => "remove",
+            Output::DataPlane(DataPlaneOp::SendVia { .. }) => "send via",
+            Output::Transmit(_) => "ping",
+            Output::Wait(deadline) => return (said, deadline.unwrap().0 - now),
+            _ => "more",
+        });
+    }
+}
+
+#[test]
+fn a_link_that_seldom_pings_looks_after_its_numbers_all_the_same() {
+    let mut now = Instant::now();
+    let mut link = link(now);
+    let (_, wait) = outputs(&mut link, now);
+    let Stage::Up(up) = &link.stage else { panic!("{link:?}") };
+    assert!(wait <= LOOK);
+    up.tunnel.wear(1 << 31);
+
+    now += wait;
+    link.handle(now, Input::Tick).unwrap();
+
+    let (said, _) = outputs(&mut link, now);
+    assert_eq!(said, ["remove", "install", "send via"]);
+    let Stage::Up(up) = &link.stage else { panic!("{link:?}") };
+    assert_eq!(up.tunnel.sealed(), 0);
+}
+
+#[test]
+fn looking_more_often_is_not_pinging_more_often() {
+    let begin = Instant::now();
+    let (mut now, mut pings) = (begin, Vec::new());
+    let mut link = link(now);
+    outputs(&mut link, now);
+
+    while now < begin + Duration::from_secs(200) {
+        link.handle(now, Input::Tick).unwrap();
+        let (said, wait) = outputs(&mut link, now);
+        if said.contains(&"ping") {
+            // The worker seals it.
+            let Stage::Up(up) = &link.stage else { panic!("{link:?}") };
+            up.tunnel.wear(up.tunnel.sealed() + 1);
+            pings.push((now - begin).as_secs());
+        }
+        now += wait;
+    }
+
+    assert_eq!(pings, [60, 120, 180]);
+}

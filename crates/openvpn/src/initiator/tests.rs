@@ -180,3 +180,18 @@ fn an_update_without_end_ends_the_session() {
     let ended = (0..100).find_map(|_| standing.hear(part).err());
     assert_eq!(ended, Some(Fatal::ProtocolViolation("a push without end")));
 }
+
+#[test]
+fn a_refused_token_of_this_connection_is_no_refusal_of_the_password() {
+    for refusal in ["AUTH_FAILED", "AUTH_FAILED,no", "AUTH_FAILED,SESSION:token expired"] {
+        let mut standing = Standing::new(Pull::default());
+        standing.hear("PUSH_REPLY,auth-token SESS_ID").unwrap();
+
+        let ended = standing.hear(refusal).unwrap_err();
+
+        assert_eq!(ended, Fatal::Finished(TerminateCause::NasError), "{refusal}");
+        assert!(standing.role.token.is_none(), "it is not shown again");
+        // Without one, it was the password.
+        assert!(matches!(Standing::new(Pull::default()).hear(refusal), Err(Fatal::Denied(_))));
+    }
+}

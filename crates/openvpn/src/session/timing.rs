@@ -2,12 +2,15 @@
 
 use std::time::Instant;
 
-use contract::Fatal;
+use contract::{Event, Fatal, TunnelKey};
 
 use super::{Core, Role, Session};
 use crate::data::PING;
 use crate::generation::Generation;
 use crate::packet::KeyId;
+
+/// Why a session is over whose silence is not to be mended (`ping-exit`).
+pub const SILENT: &str = "the other end fell silent, and the profile says to end then (ping-exit)";
 
 impl Core {
     /// When something is due next, and what.
@@ -29,6 +32,16 @@ impl Core {
             .chain(self.expire_at.map(|at| (at, "key lifetime")))
             .min()
     }
+
+    /// A peer that must not move has: nobody answers it there, so as far as the link goes, it is
+    /// silent.
+    pub(super) fn stray(&mut self, key: TunnelKey) {
+        if self.keys().contains(&key)
+            && let Some(alive) = &mut self.keep_alive
+        {
+            alive.is_elsewhere = true;
+        }
+    }
 }
 
 impl Session {
@@ -47,7 +60,7 @@ impl Session {
             return Err(Fatal::PeerGone);
         }
         if self.core.next.as_ref().is_some_and(|next| next.has_expired(now, limit)) {
-            self.core.abandon_renegotiation(now, "timed out");
+            self.abandon_renegotiation(now, "timed out");
         }
         if self.core.next.as_mut().is_some_and(|next| next.is_ready(now)) {
             self.core.switch(now);
@@ -75,7 +88,8 @@ impl Session {
             return Ok(());
         };
         let is_quiet = tunnel.sealed() == alive.sealed;
-        if opened != alive.opened {
+        let is_elsewhere = std::mem::take(&mut alive.is_elsewhere);
+        if opened != alive.opened && !is_elsewhere {
             alive.heard = now;
         }
         // The ping that may follow counts as traffic of its own; it must not hide silence.
@@ -85,7 +99,7 @@ impl Session {
         let heard = alive.heard.max(core.last_control);
         if now.saturating_duration_since(heard) >= core.timing.ping_restart {
             return Err(match core.timing.exits_on_silence {
-                true => Fatal::Denied("the server fell silent, and the profile says to end then"),
+                true => Fatal::Denied(SILENT),
                 false => Fatal::PeerGone,
             });
         }
@@ -106,5 +120,24 @@ impl Session {
         }
         let key_id = self.core.current.as_ref().map_or(KeyId::FIRST, |current| current.key_id());
         self.renegotiate(now, key_id.next())
+    }
+
+    /// Gives up a renegotiation; the keys in use stay, and another attempt follows.
+    pub(super) fn abandon_renegotiation(&mut self, now: Instant, why: &str) {
+        self.forget_negotiation();
+        let core = &mut self.core;
+        core.next = None;
+        core.renegotiate_at = core.timing.renegotiate.map(|_| now + core.timing.handshake / 2);
+        core.event(Event::Remark(format!("renegotiation failed: {why}")));
+    }
+
+    /// Whatever was found out for a generation that is gone must not count for another, which may
+    /// well have the same number.
+    pub(super) fn forget_negotiation(&mut self) {
+        self.core.timing.handshake = match &mut self.role {
+            Role::Initiator(role) => role.forget_negotiation(),
+            Role::Responder(role) => role.forget_negotiation(),
+            Role::Point(role) => role.timing().handshake,
+        };
     }
 }

@@ -307,7 +307,7 @@ impl Setup {
                 configured.lock().unwrap().push(lease.clone());
                 Answer::Configured(Ok(()))
             }
-            Ask::Prompt { .. } => Answer::Prompted(types.map(Secret::new)),
+            Ask::Password { .. } | Ask::Prompt { .. } => Answer::Prompted(types.map(Secret::new)),
             other => panic!("an initiator asked {other:?}"),
         })
         .classifying(|path, bytes| {

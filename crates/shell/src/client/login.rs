@@ -11,7 +11,8 @@ use openvpn::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::{ClientFailure, Ending};
+use super::ClientFailure;
+use super::rounds::Ending;
 
 /// Whoever can be asked for a login; may block for as long as a person thinks.
 pub trait Desk: fmt::Debug + Send + Sync {
@@ -31,6 +32,12 @@ pub trait Desk: fmt::Debug + Send + Sync {
 
     /// Whether there is a person to answer.
     fn is_attended(&self) -> bool;
+
+    /// Whether somebody is asked for the login, who may give another the next time; false if it is
+    /// read from the same place again.
+    fn asks_for_login(&self) -> bool {
+        true
+    }
 }
 
 /// The login of one client, over all its connections.
@@ -102,13 +109,7 @@ impl Book {
         self.user = Some(user.clone());
         self.password = (!self.forgets).then(|| password.clone());
         let Some(question) = self.question.clone() else { return Ok(Some((user, password))) };
-        let StaticChallenge { text, echo, is_appended } = question;
-        let response = self.ask(move |desk| desk.answer(&text, echo)).await?;
-        let field = if is_appended {
-            Secret::new([password.expose(), response.expose()].concat())
-        } else {
-            static_response(&password, &response)
-        };
+        let field = self.ask(move |desk| challenged(desk, &password, &question)).await?;
         Ok(Some((user, field)))
     }
 
@@ -135,8 +136,39 @@ impl Book {
         echo: bool,
         typed: mpsc::UnboundedSender<(AskId, Option<Secret>)>,
     ) {
+        self.beside(id, typed, move |desk| desk.answer(&text, echo));
+    }
+
+    /// Gets the password again while the connection goes on, from where it came first, and with it
+    /// the answer to the profile's question.
+    pub(super) fn ask_password_beside(
+        &self,
+        id: AskId,
+        user: String,
+        typed: mpsc::UnboundedSender<(AskId, Option<Secret>)>,
+    ) {
+        let user = self.user.clone().unwrap_or(user);
+        let question = self.question.clone();
+        self.beside(id, typed, move |desk| {
+            let (_, password) = desk.login(Some(&user))?;
+            match &question {
+                None => Ok(password),
+                Some(question) => challenged(desk, &password, question),
+            }
+        });
+    }
+
+    fn beside(
+        &self,
+        id: AskId,
+        typed: mpsc::UnboundedSender<(AskId, Option<Secret>)>,
+        question: impl FnOnce(&dyn Desk) -> Result<Secret, String> + Send + 'static,
+    ) {
         let desk = Arc::clone(&self.desk);
-        let asking = move || drop(typed.send((id, desk.answer(&text, echo).ok())));
+        let asking = move || {
+            let answer = question(&*desk);
+            drop(typed.send((id, answer.inspect_err(|why| tracing::warn!("{why}")).ok())));
+        };
         let spawned = std::thread::Builder::new().name("login".to_owned()).spawn(asking);
         if let Err(error) = spawned {
             tracing::warn!(%error, "a thread to ask on");
@@ -179,6 +211,11 @@ impl Book {
                     _ if used_token => Ending::Again,
                     AuthRetry::None => Ending::Refused(why),
                     AuthRetry::Same => Ending::Failed(why),
+                    // Somebody may put the file right meanwhile; until then, no hurry.
+                    AuthRetry::Ask if !self.desk.asks_for_login() => {
+                        self.password = None;
+                        Ending::Failed(why)
+                    }
                     AuthRetry::Ask if self.desk.is_attended() => {
                         tracing::warn!("{why}");
                         self.password = None;
@@ -190,6 +227,20 @@ impl Book {
             (_, ending) => ending,
         }
     }
+}
+
+/// The password, and what is typed in answer to the profile's question beside it.
+fn challenged(
+    desk: &dyn Desk,
+    password: &Secret,
+    question: &StaticChallenge,
+) -> Result<Secret, String> {
+    let response = desk.answer(&question.text, question.echo)?;
+    Ok(if question.is_appended {
+        Secret::new([password.expose(), response.expose()].concat())
+    } else {
+        static_response(password, &response)
+    })
 }
 
 #[cfg(test)]
@@ -204,12 +255,17 @@ mod tests {
         types: Mutex<Vec<&'static str>>,
         asked: Mutex<Vec<String>>,
         is_away: bool,
+        has_a_file: bool,
     }
 
     impl Typist {
         fn who_types(words: &[&'static str]) -> Arc<Self> {
+            Arc::new(Self::typing(words))
+        }
+
+        fn typing(words: &[&'static str]) -> Self {
             let types = words.iter().rev().copied().collect();
-            Arc::new(Self { types: Mutex::new(types), ..Self::default() })
+            Self { types: Mutex::new(types), ..Self::default() }
         }
 
         fn next(&self, question: &str) -> Result<Secret, String> {
@@ -226,11 +282,15 @@ mod tests {
         }
 
         fn answer(&self, question: &str, _: bool) -> Result<Secret, String> {
-            self.next(question)
+            if self.is_away { Err("no terminal".to_owned()) } else { self.next(question) }
         }
 
         fn is_attended(&self) -> bool {
             !self.is_away
+        }
+
+        fn asks_for_login(&self) -> bool {
+            !self.has_a_file
         }
     }
 
@@ -300,6 +360,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_renegotiation_gets_the_password_from_where_it_came_first() {
+        // Nobody is at a terminal: the login is in a file, and a file answers no questions.
+        let desk = Arc::new(Typist { is_away: true, ..Typist::typing(&["one", "two"]) });
+        let mut book = book(&desk, "auth-nocache");
+        assert_eq!(shown(&mut book).await, "ann: one");
+
+        let (typing, mut typed) = mpsc::unbounded_channel();
+        book.ask_password_beside(AskId(7), "somebody".to_owned(), typing);
+
+        let (ask, field) = typed.recv().await.unwrap();
+        assert_eq!((ask, field.unwrap().expose()), (AskId(7), &b"two"[..]));
+        assert_eq!(desk.asked.lock().unwrap()[1], "password of ann");
+    }
+
+    #[tokio::test]
+    async fn a_renegotiation_answers_the_profiles_question_too() {
+        let desk = Typist::who_types(&["one", "111", "two", "222"]);
+        let mut book = book(&desk, "auth-nocache\nstatic-challenge \"Code\" 1 concat");
+        assert_eq!(shown(&mut book).await, "ann: one111");
+
+        let (typing, mut typed) = mpsc::unbounded_channel();
+        book.ask_password_beside(AskId(1), "ann".to_owned(), typing);
+
+        assert_eq!(typed.recv().await.unwrap().1.unwrap().expose(), b"two222");
+    }
+
+    #[tokio::test]
     async fn an_answer_may_be_appended_to_the_password() {
         let desk = Typist::who_types(&["password", "123456"]);
         let mut book = book(&desk, "static-challenge \"Code\" 1 concat");
@@ -339,6 +426,21 @@ mod tests {
             if word == "again" {
                 assert_eq!(shown(&mut book).await, "ann: two");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_login_from_a_file_is_read_again_and_tried_at_leisure() {
+        for is_away in [false, true] {
+            let typist = Typist::typing(&["one", "two"]);
+            let desk = Arc::new(Typist { is_away, has_a_file: true, ..typist });
+            let mut book = book(&desk, "auth-retry interact");
+            shown(&mut book).await;
+
+            let ending = book.after(None, Some(&LoginRefusal::Denied), refused());
+
+            assert!(matches!(ending, Ending::Failed(_)), "{ending:?}");
+            assert_eq!(shown(&mut book).await, "ann: two");
         }
     }
 

@@ -9,14 +9,17 @@ use contract::{
     Acceptor, Arrival, Command, Discard, FabricOp, Farewell, Fatal, Input, Path, PortId, Route,
     SessionId, SocketId, Via,
 };
-use openvpn::{Door, Family, PointConfig, ResponderConfig};
+use openvpn::{Door, Family, PointConfig, ResponderConfig, SILENT};
 use sys::{UdpIo, UdpOptions};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tracing::{debug, info};
 
-use super::way::{AnyEngine, local_port, point_door};
-use super::{Client, ClientEvent, ClientFailure, Connection};
+use super::way::{AnyEngine, MAX_CALLERS, local_port, point_door};
+use super::whereabouts::{Calling, Found, Whereabouts, displaced};
+use super::{Client, ClientEvent, ClientFailure, Connection, FirstHop};
 use crate::driver::sleep_until;
+use crate::limits::Watch;
 use crate::pump::{Carried, Pump};
 use crate::workers::{WorkerEvent, WorkerOp};
 
@@ -28,8 +31,7 @@ const STOP_TIME: Duration = Duration::from_secs(3);
 /// Everyone who calls.
 struct Waiting {
     door: Door,
-    /// Where the peer must call from; anywhere if empty.
-    from: Vec<IpAddr>,
+    peer: Whereabouts,
     callers: Vec<Caller>,
     /// Sessions so far.
     count: u32,
@@ -56,56 +58,84 @@ impl Client {
         events: &mpsc::UnboundedSender<ClientEvent>,
     ) -> Result<(), ClientFailure> {
         self.listen()?;
-        let mut from = Vec::new();
-        // With `float`, it may call from anywhere.
-        if !self.profile.point.as_ref().is_some_and(|point| point.floats) {
-            for index in 0..self.profile.remotes.len() {
-                from.extend(self.resolve(index).await.into_iter().map(|address| address.ip()));
-            }
-        }
+        let now = Instant::now();
+        let peer = if point.floats {
+            Whereabouts::anywhere()
+        } else {
+            let hosts = self.profile.remotes.iter().map(|remote| remote.host.as_str());
+            Whereabouts::to_be_found(now, &hosts.collect::<Vec<_>>())
+        };
         let mut waiting = Waiting {
-            door: point_door(Instant::now(), door, point, random_bytes()),
-            from,
+            door: point_door(now, door, point, random_bytes()),
+            peer,
             callers: Vec::new(),
             count: 0,
             reply: Vec::new(),
         };
-        let mut stop_at = None;
+        let (mut stop_at, mut over) = (None, None);
         loop {
             self.carry_out_all(&mut waiting, events).await?;
             if stop_at.is_some_and(|at| waiting.callers.is_empty() || at <= Instant::now()) {
                 break;
             }
-            let deadline = waiting.callers.iter().filter_map(|caller| {
-                caller.connection.pump.deadline().filter(|_| caller.waits_for.is_none())
-            });
-            let deadline = deadline.chain(stop_at).min();
+            let is_here = waiting.callers.iter().any(|caller| caller.connection.up);
+            let look_at = waiting.peer.deadline(is_here);
+            let due = waiting.callers.iter().filter_map(Caller::due_at);
+            let deadline = due.chain(stop_at).chain(look_at).min();
             let epoch = waiting.callers.iter().filter_map(|caller| caller.waits_for).min();
             let workers = self.workers.clone();
             tokio::select! {
                 _ = &mut *stop, if stop_at.is_none() => {
-                    stop_at = Some(Instant::now() + STOP_TIME);
-                    for caller in &mut waiting.callers {
-                        caller.tell(Farewell::Shutdown);
-                    }
+                    stop_at = Some(waiting.dismiss_all());
                 }
                 Some(event) = self.heard.recv() => self.hear(&mut waiting, event, stop_at),
+                found = waiting.peer.found() => {
+                    for (known, found) in self.known.iter_mut().zip(found) {
+                        *known = found.unwrap_or_else(|| std::mem::take(known));
+                    }
+                    waiting.peer.learn(Instant::now(), &self.known);
+                }
                 () = workers.wait_applied(epoch.unwrap_or(0)), if epoch.is_some() => {}
                 () = sleep_until(deadline), if deadline.is_some() => {
                     let now = Instant::now();
+                    if look_at.is_some_and(|at| at <= now) {
+                        waiting.peer.begin(self.look_for_peer());
+                    }
                     for caller in &mut waiting.callers {
-                        if caller.connection.pump.deadline().is_some_and(|at| at <= now) {
+                        if caller.due_at().is_some_and(|at| at <= now) {
+                            let carried = self.workers.counters(caller.connection.port);
+                            caller.connection.look(now, carried.rx_bytes + carried.tx_bytes);
                             caller.connection.pump.feed(now, Input::Tick);
                         }
                     }
+                    over = over.or_else(|| waiting.over());
+                    if over.is_some() && stop_at.is_none() {
+                        stop_at = Some(waiting.dismiss_all());
+                    }
                 }
             }
+        }
+        if let Some(reason) = over {
+            let _ = events.send(ClientEvent::Over { reason: reason.to_owned() });
         }
         for caller in waiting.callers.drain(..) {
             self.forget(caller.connection.port);
         }
         self.workers.submit(SOCKETS.map(WorkerOp::RemoveSocket).into());
         Ok(())
+    }
+
+    /// Looks up where the peer is, without keeping anybody waiting.
+    fn look_for_peer(&self) -> JoinHandle<Found> {
+        let remotes = self.profile.remotes.iter().map(FirstHop::of).collect::<Vec<_>>();
+        let keeper = self.keeper.clone();
+        tokio::spawn(async move {
+            let mut found = Vec::new();
+            for remote in remotes {
+                found.push(remote.look_up(keeper.clone()).await);
+            }
+            found
+        })
     }
 
     /// Opens the profile's port, for IPv4 and IPv6 unless it names one.
@@ -193,12 +223,28 @@ impl Client {
         }
         let is_replaced = waiting.callers.iter().any(|caller| caller.connection.up);
         if up && !is_replaced {
+            if fatal == Fatal::Denied(SILENT) {
+                return Err(ClientFailure(SILENT.to_owned()));
+            }
             let reason = fatal.reason().to_owned();
             let _ = events.send(ClientEvent::Disconnected { reason });
         } else {
             info!(peer = %server, "no connection: {}", fatal.reason());
         }
         Ok(())
+    }
+
+    /// Makes room for a newcomer.
+    fn displace(&self, waiting: &mut Waiting, path: Path) {
+        let calling = waiting.callers.iter().map(Caller::calling).collect::<Vec<_>>();
+        let Some(session) = displaced(&calling, MAX_CALLERS, path.remote.ip()) else { return };
+        let Some(at) = calling.iter().position(|calling| calling.session == session) else {
+            return;
+        };
+        let caller = waiting.callers.remove(at);
+        debug!(peer = %caller.connection.server, "another caller takes its place");
+        waiting.door.forget(session);
+        self.forget(caller.connection.port);
     }
 
     fn forget(&self, port: PortId) {
@@ -235,16 +281,31 @@ impl Client {
             Route::Reply => {
                 let _ = self.workers.transmit(path, &waiting.reply);
             }
-            Route::New => waiting.accept(now, path, bytes),
+            Route::New => {
+                self.displace(waiting, path);
+                waiting.accept(now, path, bytes);
+            }
             Route::Discard(why) => self.workers.count_discard(why),
         }
     }
 }
 
 impl Waiting {
+    /// Says goodbye to everybody; returns when to wait for it no longer.
+    fn dismiss_all(&mut self) -> Instant {
+        for caller in &mut self.callers {
+            caller.tell(Farewell::Shutdown);
+        }
+        Instant::now() + STOP_TIME
+    }
+
+    /// Why no more calls are wanted, if the profile says so.
+    fn over(&self) -> Option<&'static str> {
+        self.callers.iter().find_map(|caller| caller.connection.over)
+    }
+
     fn is_welcome(&self, path: Path) -> bool {
-        let ip = path.remote.ip().to_canonical();
-        self.from.is_empty() || self.from.iter().any(|from| from.to_canonical() == ip)
+        self.peer.may_be(path.remote.ip())
     }
 
     fn accept(&mut self, now: Instant, path: Path, bytes: Vec<u8>) {
@@ -277,6 +338,22 @@ impl Waiting {
 }
 
 impl Caller {
+    /// When something has to be done for it.
+    fn due_at(&self) -> Option<Instant> {
+        let engine = self.connection.pump.deadline().filter(|_| self.waits_for.is_none());
+        let watch = self.connection.watch.as_ref().and_then(Watch::deadline);
+        engine.into_iter().chain(watch).min()
+    }
+
+    fn calling(&self) -> Calling {
+        Calling {
+            session: self.session,
+            ip: self.connection.server.ip(),
+            // The data plane has keys of peers only.
+            is_proven: self.connection.up || self.waits_for.is_some(),
+        }
+    }
+
     fn tell(&mut self, farewell: Farewell) {
         self.connection.pump.feed(Instant::now(), Input::Command(Command::Disconnect(farewell)));
     }

@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_secs(3600);
 /// How long silence is borne where a profile does not say.
 const FOREVER: Duration = Duration::from_secs(86_400);
 /// Callers of whom it is not known yet whether they are the peer.
-const MAX_CALLERS: usize = 4;
+pub(super) const MAX_CALLERS: usize = 4;
 /// Replies to strangers, per second.
 const REPLIES_PER_SECOND: u32 = 20;
 
@@ -63,6 +63,7 @@ impl Way {
                     exits: point.exits,
                     floats: point.floats,
                     clock: Arc::clone(clock),
+                    received: Arc::default(),
                 })))
             }
             End::TlsClient => {
@@ -151,6 +152,7 @@ fn link(profile: &Profile, point: &Point, tls: PointTls) -> PointConfig {
         ping: point.ping.unwrap_or(LOOK).min(silence / 2).max(Duration::from_secs(1)),
         ping_restart: silence,
         exits_on_silence: point.exits,
+        floats: point.floats || profile.remotes.is_empty(),
         is_before_2_6: profile.is_before_2_6,
         version: env!("CARGO_PKG_VERSION"),
         started_at: clock::now() as u32,

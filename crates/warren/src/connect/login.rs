@@ -102,4 +102,35 @@ impl shell::Desk for Desk {
     fn is_attended(&self) -> bool {
         io::stdin().is_terminal()
     }
+
+    fn asks_for_login(&self) -> bool {
+        !matches!(self.source, LoginSource::File(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shell::Desk as _;
+
+    use super::*;
+
+    #[test]
+    fn a_login_in_a_file_is_nobodys_to_change_at_the_terminal() {
+        let desk = |source| Desk::new(source);
+        assert!(!desk(LoginSource::File("/nowhere/login".into())).asks_for_login());
+        assert!(desk(LoginSource::Terminal(None)).asks_for_login());
+    }
+
+    #[test]
+    fn a_login_is_read_again_when_its_file_has_changed() {
+        let file = std::env::temp_dir().join(format!("warren-login-{}", std::process::id()));
+        std::fs::write(&file, "ann\none\n").expect("a file");
+        let desk = Desk::new(LoginSource::File(file.clone()));
+        let password = || desk.login(Some("ann")).expect("it has two lines").1.expose().to_vec();
+
+        assert_eq!(password(), b"one");
+        std::fs::write(&file, "ann\ntwo\n").expect("a file");
+        assert_eq!(password(), b"two");
+        std::fs::remove_file(&file).expect("it was made above");
+    }
 }

@@ -63,6 +63,11 @@ pub trait Fabric {
         None
     }
 
+    /// Whether the port is kept off the segment for now, because it would close a circle.
+    fn is_apart(&self, _port: PortId, _now: Instant) -> bool {
+        false
+    }
+
     /// Who gets a copy of what is for everybody, `from` included, which the caller leaves out: the
     /// stations of the segment, and if it is `relayed`, the members that carry packets.
     ///

@@ -31,7 +31,7 @@ pub use hub::{
     AttachRequest, Crowd, DnsOverTls, DnsSettings, Dnssec, Fabric, FabricOp, FrameVerdict, Layer,
     Lease, LinkHead, MAX_QUESTION, Network, NoLease, PacketHead, Plug, SessionLimits, Verdict,
 };
-pub use path::{Carrier, HOST_PORT, Path, PortId, SessionId, SocketId, StreamId, Via};
+pub use path::{BRIDGE_PORT, Carrier, HOST_PORT, Path, PortId, SessionId, SocketId, StreamId, Via};
 pub use tunnel::{ContentKind, Discard, Frame, Opened, Tunnel, TunnelKey, Unpacked};
 
 /// Seconds since 1970 as the shell last read them: engines check certificates against this,

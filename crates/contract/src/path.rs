@@ -12,6 +12,10 @@ pub struct PortId(pub u32);
 /// The host's own port: what the TUN device is plugged into.
 pub const HOST_PORT: PortId = PortId(0);
 
+/// The port of the local network that the segment is joined to: what the device for frames, if the
+/// server has one, is plugged into.
+pub const BRIDGE_PORT: PortId = PortId(u32::MAX);
+
 /// A TCP connection, or what is inside TLS on one; numbers are never used twice in one run.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct StreamId(pub u64);

@@ -210,11 +210,13 @@ pub enum Discard {
     MacLimit,
     /// Nobody has said yet which hardware address the destination has; it is being asked for.
     UnknownNeighbour,
+    /// From a member that is on the same Ethernet another way, too, and would close a circle.
+    Loop,
 }
 
 impl Discard {
     /// Every variant, in counter order.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Malformed,
         Self::NoTunnel,
         Self::AuthFailed,
@@ -232,6 +234,7 @@ impl Discard {
         Self::KeyRefused,
         Self::MacLimit,
         Self::UnknownNeighbour,
+        Self::Loop,
     ];
 
     /// How many counters there are.
@@ -258,6 +261,7 @@ impl Discard {
             Self::KeyRefused => "key_refused",
             Self::MacLimit => "mac_limit",
             Self::UnknownNeighbour => "unknown_neighbour",
+            Self::Loop => "loop",
         }
     }
 }

@@ -5,6 +5,7 @@ use std::io::{self, IoSlice};
 use arrayvec::ArrayVec;
 use contract::Discard;
 use wire::checksum::Sum;
+use wire::ethernet::HEADER;
 use wire::ip::{self, Fragment, Head};
 
 use crate::io::{Offloads, TunIo};
@@ -56,10 +57,27 @@ struct Run<'b> {
 /// Protocol, and the header bytes from source address to destination port.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Flow<'b> {
-    /// The head of the frame; nothing, where packets travel without.
-    link: &'b [u8],
+    link: Link<'b>,
     protocol: u8,
     bytes: &'b [u8],
+}
+
+/// What stands in front of a packet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Link<'b> {
+    /// The head of the frame that it came in; nothing, where packets travel without.
+    Its(&'b [u8]),
+    /// The head of a frame that is made for it.
+    New([u8; HEADER]),
+}
+
+impl Link<'_> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Its(bytes) => bytes,
+            Self::New(bytes) => bytes,
+        }
+    }
 }
 
 /// A packet that might be joined with others.
@@ -116,16 +134,43 @@ impl<'b> Coalescer<'b> {
         tun: &mut impl TunIo,
         offloads: &mut Offloads,
     ) -> Result<(), Discard> {
+        self.push_linked(Link::Its(link), packet, head, tun, offloads)
+    }
+
+    /// Takes a packet that is to travel in a frame with this head.
+    ///
+    /// # Errors
+    ///
+    /// As [`push`](Self::push).
+    pub fn push_behind(
+        &mut self,
+        link: [u8; HEADER],
+        packet: &'b [u8],
+        head: &Head,
+        tun: &mut impl TunIo,
+        offloads: &mut Offloads,
+    ) -> Result<(), Discard> {
+        self.push_linked(Link::New(link), packet, head, tun, offloads)
+    }
+
+    fn push_linked(
+        &mut self,
+        link: Link<'b>,
+        packet: &'b [u8],
+        head: &Head,
+        tun: &mut impl TunIo,
+        offloads: &mut Offloads,
+    ) -> Result<(), Discard> {
         match role(link, packet, head, *offloads) {
             Role::Joins(candidate) => self.join(candidate, tun, offloads),
             Role::Alone(flow) => {
                 self.release(flow, tun, offloads)?;
-                write_plain(link, packet, tun)
+                write_plain(link.bytes(), packet, tun)
             }
-            Role::Stranger => write_plain(link, packet, tun),
+            Role::Stranger => write_plain(link.bytes(), packet, tun),
             Role::Unknown => {
                 self.flush(tun, offloads)?;
-                write_plain(link, packet, tun)
+                write_plain(link.bytes(), packet, tun)
             }
         }
     }
@@ -164,7 +209,7 @@ impl<'b> Coalescer<'b> {
         }
 
         if candidate.last {
-            return write_plain(candidate.flow.link, candidate.packet, tun);
+            return write_plain(candidate.flow.link.bytes(), candidate.packet, tun);
         }
         if self.runs.is_full() {
             self.runs.remove(0).write(tun, offloads)?;
@@ -186,7 +231,7 @@ impl<'b> Coalescer<'b> {
     }
 }
 
-fn role<'b>(link: &'b [u8], packet: &'b [u8], head: &Head, offloads: Offloads) -> Role<'b> {
+fn role<'b>(link: Link<'b>, packet: &'b [u8], head: &Head, offloads: Offloads) -> Role<'b> {
     let joinable = match head.protocol {
         ip::TCP => offloads.gso,
         ip::UDP => offloads.uso,
@@ -202,7 +247,7 @@ fn role<'b>(link: &'b [u8], packet: &'b [u8], head: &Head, offloads: Offloads) -
         return Role::Unknown;
     };
     let flow = Flow { link, protocol: head.protocol, bytes };
-    if !joinable || link.len() > MAX_LINK {
+    if !joinable || link.bytes().len() > MAX_LINK {
         return Role::Alone(flow);
     }
 
@@ -280,7 +325,7 @@ impl<'b> Run<'b> {
     fn accepts(&mut self, next: &Candidate<'b>) -> bool {
         let continues = next.headers == self.headers
             && next.payload_len() <= self.size
-            && self.flow.link.len() + self.len + next.payload_len() <= MAX_LEN
+            && self.flow.link.bytes().len() + self.len + next.payload_len() <= MAX_LEN
             && !self.packets.is_full()
             && self.same_headers(next.packet)
             && (self.flow.protocol == ip::UDP || next.sequence == self.next);
@@ -321,7 +366,7 @@ impl<'b> Run<'b> {
 
     fn write(&self, tun: &mut impl TunIo, offloads: &mut Offloads) -> Result<(), Discard> {
         if let [only] = self.packets[..] {
-            return write_plain(self.flow.link, only, tun);
+            return write_plain(self.flow.link.bytes(), only, tun);
         }
         match self.write_joined(tun) {
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
@@ -330,7 +375,7 @@ impl<'b> Run<'b> {
                     ip::UDP => offloads.uso = false,
                     _ => offloads.gso = false,
                 }
-                let link = self.flow.link;
+                let link = self.flow.link.bytes();
                 self.packets.iter().try_for_each(|packet| write_plain(link, packet, tun))
             }
             other => other.map_err(|_| Discard::NoBuffer),
@@ -340,7 +385,7 @@ impl<'b> Run<'b> {
     fn write_joined(&self, tun: &mut impl TunIo) -> io::Result<()> {
         let is_v4 = self.transport == ip::IPV4_HEADER;
         let is_tcp = self.flow.protocol == ip::TCP;
-        let link = self.flow.link;
+        let link = self.flow.link.bytes();
         let mut room = [0; MAX_HEADERS];
         let heads = &mut room[..link.len() + self.headers];
         let (link_head, headers) = heads.split_at_mut(link.len());
@@ -364,7 +409,7 @@ impl<'b> Run<'b> {
         pieces.push(IoSlice::new(&virtio));
         pieces.push(IoSlice::new(heads));
         pieces.extend(self.packets.iter().map(|packet| IoSlice::new(&packet[self.headers..])));
-        tun.write(&pieces)
+        put(link, &pieces, tun)
     }
 
     /// Lengths for the whole, PSH if the last packet had it, the checksum left to the device.
@@ -405,7 +450,22 @@ fn is_intact(packet: &[u8], head: &Head) -> bool {
 pub(crate) fn write_plain(link: &[u8], packet: &[u8], tun: &mut impl TunIo) -> Result<(), Discard> {
     let virtio = VirtioHeader::default().encode();
     let pieces = [IoSlice::new(&virtio), IoSlice::new(link), IoSlice::new(packet)];
+    put(link, &pieces, tun).map_err(|_| Discard::NoBuffer)
+}
+
+/// Writes a packet as the kernel gave it, with what is left to do about it.
+pub(crate) fn write_super(
+    virtio: &VirtioHeader,
+    packet: &[u8],
+    tun: &mut impl TunIo,
+) -> Result<(), Discard> {
+    let virtio = virtio.encode();
+    let pieces = [IoSlice::new(&virtio), IoSlice::new(packet)];
     tun.write(&pieces).map_err(|_| Discard::NoBuffer)
+}
+
+fn put(link: &[u8], pieces: &[IoSlice<'_>], tun: &mut impl TunIo) -> io::Result<()> {
+    if link.is_empty() { tun.write(pieces) } else { tun.write_frame(pieces) }
 }
 
 #[cfg(test)]

@@ -33,6 +33,15 @@ pub trait TunIo {
     ///
     /// `InvalidInput` says that the device does not take such a super packet.
     fn write(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<()>;
+
+    /// The same for a frame, where packets and frames have devices of their own.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Self::write).
+    fn write_frame(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<()> {
+        self.write(pieces)
+    }
 }
 
 /// What a TUN device takes, as far as it has not refused yet.

@@ -67,6 +67,15 @@ impl VirtioHeader {
         Ok((Self { checksum, gso, segment_size: word(4), header_len: word(2) }, packet))
     }
 
+    /// The same about what follows the first `len` bytes; `None` if the checksum is among them.
+    #[must_use]
+    pub fn without(mut self, len: usize) -> Option<Self> {
+        if let Some((start, _)) = &mut self.checksum {
+            *start = start.checked_sub(u16::try_from(len).ok()?)?;
+        }
+        Some(self)
+    }
+
     /// The header as a TUN device wants it in front of a packet.
     #[must_use]
     pub fn encode(&self) -> [u8; VIRTIO_HEADER] {

@@ -1,5 +1,6 @@
 //! One data-plane worker: tunnels on one side, the hub on the other, no lock and no `await` between.
 
+mod bridge;
 mod segment;
 mod tables;
 mod unpack;
@@ -179,6 +180,14 @@ impl<F: Fabric> Worker<F> {
             }
             Layer::Ethernet => tables.outbound_frame(read, &mut sinks),
         };
+        sinks.note(taken);
+    }
+
+    /// Handles one read from the device of the network that the segment is joined to; what it
+    /// makes waits for [`flush`](Self::flush).
+    pub fn on_bridge(&mut self, now: Instant, read: &mut [u8], outside: &mut impl Surroundings) {
+        let (tables, mut sinks) = self.split(now, outside);
+        let taken = tables.on_bridge(read, &mut sinks);
         sinks.note(taken);
     }
 

@@ -5,14 +5,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use contract::{
-    Crowd, Discard, Fabric, FabricOp, FrameVerdict, HOST_PORT, Layer, LinkHead, MAX_QUESTION,
-    PacketHead, Plug, PortId, Verdict,
+    BRIDGE_PORT, Crowd, Discard, Fabric, FabricOp, FrameVerdict, HOST_PORT, Layer, LinkHead,
+    MAX_QUESTION, PacketHead, Plug, PortId, Verdict,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
 
 use crate::segment::{Place, Segment};
 
+#[cfg(test)]
+mod bridge_tests;
 mod frames;
 #[cfg(test)]
 mod frames_tests;
@@ -48,6 +50,8 @@ pub struct Switch {
     exact6: Map<Ipv6Addr, PortId>,
     behind4: PrefixMap<Ipv4Net, PortId>,
     behind6: PrefixMap<Ipv6Net, PortId>,
+    /// The networks whose hosts are at the bridge.
+    bridged: Vec<IpNet>,
     settings: SwitchSettings,
 }
 
@@ -69,6 +73,8 @@ pub struct SwitchSettings {
     pub host_mtu: u16,
     /// What may change while packets flow.
     pub policy: Arc<SwitchPolicy>,
+    /// The host's own addresses on the network that the segment is joined to.
+    pub on_bridge: Vec<IpAddr>,
     /// Multicast groups that are relayed besides [`DISCOVERY_GROUPS`].
     pub groups: Vec<IpAddr>,
     /// What all copies of the switch share.
@@ -129,6 +135,7 @@ impl Switch {
             exact6: Map::default(),
             behind4: PrefixMap::new(),
             behind6: PrefixMap::new(),
+            bridged: Vec::new(),
             settings,
         }
     }
@@ -153,7 +160,9 @@ impl Switch {
         if self.owner(packet.source) != Some(from) {
             return Verdict::Discard(Discard::SpoofedSource);
         }
-        if self.settings.gateways.contains(&packet.destination) {
+        if self.settings.gateways.contains(&packet.destination)
+            || self.settings.on_bridge.contains(&packet.destination)
+        {
             return Verdict::Host;
         }
         match self.owner(packet.destination) {
@@ -162,7 +171,11 @@ impl Switch {
                 Verdict::Discard(Discard::FilteredByPolicy)
             }
             Some(to) => Verdict::Port(to),
-            None if self.is_ours(packet.destination) || is_only_local(packet.destination) => {
+            // Hosts of the bridged network have a way out of their own.
+            None if from == BRIDGE_PORT
+                || self.is_ours(packet.destination)
+                || is_only_local(packet.destination) =>
+            {
                 Verdict::Discard(Discard::NoRoute)
             }
             None => Verdict::Host,
@@ -196,6 +209,15 @@ impl Switch {
 
     /// Whose address this is.
     fn owner(&self, address: IpAddr) -> Option<PortId> {
+        self.owner_here(address).or_else(|| {
+            // The pool may be a part of a bridged network: what is in it is the network's to give.
+            let is_bridged = self.bridged.iter().any(|net| net.contains(&address));
+            (is_bridged && !self.is_ours(address)).then_some(BRIDGE_PORT)
+        })
+    }
+
+    /// Which member's address this is.
+    fn owner_here(&self, address: IpAddr) -> Option<PortId> {
         match address {
             IpAddr::V4(address) => self.exact4.get(&address).copied().or_else(|| {
                 let (_, port) = self.behind4.get_lpm(&Ipv4Net::from(address))?;
@@ -213,7 +235,7 @@ impl Switch {
     }
 
     fn is_broadcast(&self, address: IpAddr) -> bool {
-        self.settings.subnets.iter().any(|subnet| match (subnet, address) {
+        self.settings.subnets.iter().chain(&self.bridged).any(|subnet| match (subnet, address) {
             (IpNet::V4(subnet), IpAddr::V4(address)) => {
                 subnet.prefix_len() < 31 && subnet.broadcast() == address
             }
@@ -223,6 +245,10 @@ impl Switch {
 
     fn plug(&mut self, plug: &Plug) {
         self.unplug(plug.port);
+        let mut plug = plug.clone();
+        if plug.port == BRIDGE_PORT {
+            self.bridged = std::mem::take(&mut plug.prefixes);
+        }
         for prefix in &plug.prefixes {
             self.assign(*prefix, plug.port);
         }
@@ -234,7 +260,7 @@ impl Switch {
         if let Err(at) = list.binary_search(&plug.port) {
             list.insert(at, plug.port);
         }
-        self.ports.insert(plug.port, Plugged { plug: plug.clone(), place });
+        self.ports.insert(plug.port, Plugged { plug, place });
     }
 
     fn unplug(&mut self, port: PortId) {
@@ -243,6 +269,10 @@ impl Switch {
         self.members.retain(|member| *member != port);
         if let Some(place) = place {
             self.settings.segment.leave(place);
+        }
+        if port == BRIDGE_PORT {
+            self.bridged.clear();
+            return;
         }
         for prefix in plug.prefixes {
             // What another port has taken over since stays with that port.
@@ -328,6 +358,11 @@ impl Fabric for Switch {
         out: &mut [u8; MAX_QUESTION],
     ) -> Option<usize> {
         self.ask(to, destination, now, out)
+    }
+
+    fn is_apart(&self, port: PortId, now: Instant) -> bool {
+        let place = self.ports.get(&port).and_then(|plugged| plugged.place);
+        place.is_some_and(|place| self.settings.segment.is_apart(place, now))
     }
 
     fn crowd(
@@ -458,6 +493,13 @@ impl Fabric for AnyFabric {
         match self {
             Self::Switch(switch) => switch.question(to, destination, now, out),
             Self::Uplink(uplink) => uplink.question(to, destination, now, out),
+        }
+    }
+
+    fn is_apart(&self, port: PortId, now: Instant) -> bool {
+        match self {
+            Self::Switch(switch) => switch.is_apart(port, now),
+            Self::Uplink(uplink) => uplink.is_apart(port, now),
         }
     }
 

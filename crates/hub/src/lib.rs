@@ -25,6 +25,7 @@
 //!     gateways: vec!["10.86.0.1".parse()?],
 //!     host_mtu: 1500,
 //!     policy: Default::default(),
+//!     on_bridge: vec![],
 //!     groups: vec![],
 //!     segment: Arc::new(Segment::new(Mac([2, 0, 0, 0, 0, 1]), seed, now)),
 //! });

@@ -4,21 +4,27 @@
 //! Everything here is `&self` and atomic, of a size that is fixed at the start, and shared by the
 //! workers' copies of the fabric.
 
+mod neighbours;
 mod rate;
 mod recent;
 mod stations;
 
 use std::hash::{BuildHasher, Hasher};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::net::IpAddr;
+use std::sync::atomic::{
+    AtomicU32, AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::time::Instant;
 
-use contract::{Discard, PortId};
+use contract::{BRIDGE_PORT, Discard, PortId};
 use foldhash::quality::FixedState;
 use wire::ethernet::Mac;
 
+use neighbours::Neighbours;
 use rate::{Limit, Rate};
 use recent::Recent;
-use stations::{MEMBERS, NotLearned, Slot, Stations};
+use stations::{MEMBERS, NotLearned, STATIONS_OF_BRIDGE, STATIONS_PER_MEMBER, Slot, Stations};
 
 /// How long a copy may be: as a frame of most networks. What is longer counts as several.
 const COPY: usize = 1536;
@@ -31,6 +37,16 @@ const COPIES: Limit = Limit::new(40_000, 40_000);
 const ANSWERS: Limit = Limit::new(50, 100);
 /// Questions to one port.
 const QUESTIONS: Limit = Limit::new(5, 10);
+/// Answers to, and questions for, all hosts of the network that the segment is joined to.
+const BRIDGE_ANSWERS: Limit = Limit::new(500, 1_000);
+const BRIDGE_QUESTIONS: Limit = Limit::new(100, 200);
+
+/// How long a member that would close a circle is kept off the segment. Every broadcast that it
+/// brings along begins the time anew, so it is over a minute after the circle is.
+const APART: u64 = 60_000_000_000;
+/// Frames of a member that may come back from the joined network: its neighbour may be what closes
+/// the circle, and is found out sooner. More are of a circle that it closes itself.
+const RETURNS: Limit = Limit::new(1, 64);
 
 /// Where the clock starts: late enough for every burst to be there at once.
 const ZERO: u64 = 1 << 40;
@@ -39,6 +55,9 @@ const _: () = assert!(
         && COPIES.earned_after() < ZERO
         && ANSWERS.earned_after() < ZERO
         && QUESTIONS.earned_after() < ZERO
+        && BRIDGE_ANSWERS.earned_after() < ZERO
+        && BRIDGE_QUESTIONS.earned_after() < ZERO
+        && RETURNS.earned_after() < ZERO
 );
 
 /// What the workers share of a network: hardware addresses, neighbours and limits.
@@ -48,6 +67,8 @@ pub struct Segment {
     started: Instant,
     members: Box<[Member]>,
     stations: Stations,
+    /// Hosts of the network that the segment is joined to.
+    neighbours: Neighbours,
     /// Copies by port; ports whose numbers are far apart may share one.
     copies: Box<[Rate]>,
     all_copies: Rate,
@@ -64,6 +85,10 @@ struct Member {
     neighbours: [AtomicU64; 2],
     answers: Rate,
     questions: Rate,
+    /// What came back of it from the joined network.
+    returns: Rate,
+    /// Until when it is kept off the segment.
+    apart: AtomicU64,
 }
 
 /// A port's place on the segment.
@@ -91,6 +116,7 @@ impl Segment {
             started,
             members: (0..MEMBERS).map(|_| Member::default()).collect(),
             stations: Stations::new(seed),
+            neighbours: Neighbours::new(seed.rotate_left(32)),
             copies: (0..MEMBERS).map(|_| Rate::default()).collect(),
             all_copies: Rate::default(),
             recent: Recent::default(),
@@ -107,7 +133,9 @@ impl Segment {
     /// Forgets hardware addresses that have been silent for five minutes, but for those that ports
     /// have their own addresses at; to be called every few seconds.
     pub fn age(&self, now: Instant) {
-        self.stations.age(self.nanos(now), |mac, slot| self.is_neighbour(mac, slot));
+        let now = self.nanos(now);
+        self.stations.age(now, |mac, slot| self.is_neighbour(mac, slot));
+        self.neighbours.age(now);
     }
 
     /// The port's place, taken now if it has none yet; every worker gets the same answer. `None` if
@@ -143,13 +171,20 @@ impl Segment {
         }
         member.answers.reset();
         member.questions.reset();
+        member.returns.reset();
+        member.apart.store(0, SeqCst);
     }
 
-    /// Remembers where `mac` was heard.
+    /// Remembers where `mac` was heard; nothing of a member that is kept off the segment.
     ///
     /// A port that is there has its addresses for itself: those that its own addresses are at for
     /// as long as it is there, others until they have been silent for a while, and none from a port
     /// for which `is_lost` says so.
+    ///
+    /// A member that speaks with an address that was heard on the joined network just now is on
+    /// that network, too: what it is sent would come back there, and go round. So it is kept off,
+    /// and so is one whose frames keep coming back from there. Where that network has more
+    /// addresses than there is room for, its hosts are heard without being remembered.
     pub(crate) fn learn(
         &self,
         place: Place,
@@ -157,20 +192,75 @@ impl Segment {
         now: Instant,
         is_lost: impl Fn(PortId) -> bool,
     ) -> Result<(), Discard> {
+        let (is_apart, nanos) = (self.is_apart(place, now), self.nanos(now));
+        let is_bridge = place.port == BRIDGE_PORT;
+        if is_apart {
+            if self.find(mac) == Some(BRIDGE_PORT) {
+                self.part(place.slot, nanos);
+            }
+            return Ok(());
+        }
         let may_take = |former: Slot, is_fresh| {
             let port = self.member(former).port.load(SeqCst);
             is_lost(PortId(port)) || !(is_fresh || self.is_neighbour(mac, former))
         };
-        match self.stations.learn(mac, place.slot, self.nanos(now), may_take) {
+        let most = if is_bridge { STATIONS_OF_BRIDGE } else { STATIONS_PER_MEMBER };
+        match self.stations.learn(mac, place.slot, most, nanos, may_take) {
             Ok(()) if self.is_present(place) => Ok(()),
             Ok(()) => {
                 // The port was unplugged meanwhile, and whoever did that may have looked too soon.
                 self.stations.forget(mac, place.slot);
                 Err(Discard::NoRoute)
             }
-            Err(NotLearned::Taken) => Err(Discard::SpoofedSource),
+            Err(NotLearned::Taken(holder))
+                if self.member(holder).port.load(SeqCst) == BRIDGE_PORT.0 =>
+            {
+                self.part(place.slot, nanos);
+                Err(Discard::Loop)
+            }
+            Err(NotLearned::Taken(holder)) => {
+                if is_bridge && !self.member(holder).returns.take(nanos, RETURNS, 1) {
+                    self.part(holder, nanos);
+                }
+                Err(Discard::SpoofedSource)
+            }
+            Err(NotLearned::Full) if is_bridge => Ok(()),
             Err(NotLearned::Full) => Err(Discard::MacLimit),
         }
+    }
+
+    /// Whether the port is kept off the segment.
+    pub(crate) fn is_apart(&self, place: Place, now: Instant) -> bool {
+        let until = self.member(place.slot).apart.load(Relaxed);
+        until != 0 && until > self.nanos(now)
+    }
+
+    /// The ports that are kept off the segment at this moment.
+    #[must_use]
+    pub fn apart(&self, now: Instant) -> Vec<PortId> {
+        let now = self.nanos(now);
+        let is_apart = |member: &&Member| member.apart.load(Relaxed) > now;
+        let apart = self.members.iter().filter(is_apart);
+        apart.map(|member| PortId(member.port.load(SeqCst))).collect()
+    }
+
+    fn part(&self, slot: Slot, now: u64) {
+        let until = self.member(slot).apart.swap(now + APART, Relaxed);
+        if until <= now {
+            self.stations.purge(slot);
+        }
+    }
+
+    /// Remembers who has an address on the joined network.
+    pub(crate) fn meet_neighbour(&self, address: IpAddr, mac: Mac, now: Instant) {
+        if !mac.is_group() && !mac.is_unset() && mac != self.mac {
+            self.neighbours.meet(address, mac, self.nanos(now));
+        }
+    }
+
+    /// Who has an address on the joined network.
+    pub(crate) fn find_neighbour(&self, address: IpAddr) -> Option<Mac> {
+        self.neighbours.find(address)
     }
 
     /// The port that `mac` was heard from.
@@ -206,12 +296,14 @@ impl Segment {
 
     /// Whether the port may have one more answer.
     pub(crate) fn may_answer(&self, place: Place, now: Instant) -> bool {
-        self.member(place.slot).answers.take(self.nanos(now), ANSWERS, 1)
+        let limit = if place.port == BRIDGE_PORT { BRIDGE_ANSWERS } else { ANSWERS };
+        self.member(place.slot).answers.take(self.nanos(now), limit, 1)
     }
 
     /// Whether the port may be asked one more question.
     pub(crate) fn may_ask(&self, place: Place, now: Instant) -> bool {
-        self.member(place.slot).questions.take(self.nanos(now), QUESTIONS, 1)
+        let limit = if place.port == BRIDGE_PORT { BRIDGE_QUESTIONS } else { QUESTIONS };
+        self.member(place.slot).questions.take(self.nanos(now), limit, 1)
     }
 
     /// Whether `content` that came in at `from` may be copied so many times.

@@ -131,6 +131,7 @@ fn worker() -> Worker<Switch> {
         gateways: vec![IpAddr::V4(address(1))],
         host_mtu: 1420,
         policy: Arc::new(SwitchPolicy::new(true)),
+        on_bridge: Vec::new(),
         groups: Vec::new(),
         segment: Arc::new(Segment::new(OWN, 1, Instant::now())),
     });

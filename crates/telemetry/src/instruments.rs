@@ -151,6 +151,10 @@ const fn drop_of(discard: Discard) -> Instrument {
             "dropped_unknown_neighbour",
             "dropped: the destination's hardware address was not known yet; it was asked for",
         ),
+        Discard::Loop => (
+            "dropped_loop",
+            "dropped: from a member that is on the bridged network another way, too",
+        ),
     };
     Instrument { name, unit: Unit::Packets, help, counts: Counts::Dropped(discard) }
 }

@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use contract::{
-    ContentKind, Discard, Fabric, FrameVerdict, HOST_PORT, LinkHead, MAX_QUESTION, PortId,
+    BRIDGE_PORT, ContentKind, Discard, Fabric, FrameVerdict, HOST_PORT, LinkHead, MAX_QUESTION,
+    PortId,
 };
 use wire::ethernet::{self, EtherType, HEADER};
 use wire::ip::{self, Head};
@@ -41,9 +42,11 @@ impl<F: Fabric> Tables<F> {
                 let packet = frame.get_mut(HEADER..).ok_or(Discard::Malformed)?;
                 self.forward(entry, packet, coalescer, sinks)
             }
-            FrameVerdict::Host => self.frame_to_host(from, frame, coalescer, sinks),
+            FrameVerdict::Host | FrameVerdict::Port(BRIDGE_PORT) => {
+                self.frame_to_host(from, frame, coalescer, sinks)
+            }
             FrameVerdict::Port(to) => {
-                self.check_len(to, frame)?;
+                self.check_len(to, frame.len())?;
                 self.clamp(frame, self.fabric.mtu(to).min(self.fabric.mtu(from)));
                 self.send(to, ContentKind::Frame, frame, sinks)
             }
@@ -112,9 +115,9 @@ impl<F: Fabric> Tables<F> {
 
     /// Whether the station takes a frame of this length. Most would only lose a longer one, but to
     /// many whose tunnel is a stream it is the end of the stream.
-    fn check_len(&self, to: PortId, frame: &[u8]) -> Result<(), Discard> {
+    pub(super) fn check_len(&self, to: PortId, len: usize) -> Result<(), Discard> {
         let most = MAX_HEADER + usize::from(self.fabric.mtu(to).max(LEAST_MTU));
-        if frame.len() <= most { Ok(()) } else { Err(Discard::TooBig) }
+        if len <= most { Ok(()) } else { Err(Discard::TooBig) }
     }
 
     /// Lowers the segment size of a connection that is being opened inside a frame.
@@ -130,7 +133,7 @@ impl<F: Fabric> Tables<F> {
 
     /// A copy to every other station, and of the packet at `packet`, if it is one for everybody,
     /// to everybody else.
-    fn flood(
+    pub(super) fn flood(
         &self,
         from: PortId,
         frame: &[u8],
@@ -144,9 +147,11 @@ impl<F: Fabric> Tables<F> {
         });
         let content = packet.map_or(frame, |(packet, _)| packet);
         let crowd = self.fabric.crowd(from, sinks.now, content, packet.is_some())?;
-        for station in crowd.stations.iter().filter(|station| **station != from) {
+        let now = sinks.now;
+        let is_there = |to: &&PortId| **to != from && !self.fabric.is_apart(**to, now);
+        for station in crowd.stations.iter().filter(is_there) {
             let sent = self
-                .check_len(*station, frame)
+                .check_len(*station, frame.len())
                 .and_then(|()| self.send(*station, ContentKind::Frame, frame, sinks));
             sinks.note(sent);
         }
@@ -167,7 +172,10 @@ impl<F: Fabric> Tables<F> {
         sinks: &mut Sinks<'_, impl Surroundings>,
     ) -> Result<(), Discard> {
         let crowd = self.fabric.crowd(from, sinks.now, packet, true)?;
-        let others = crowd.stations.iter().chain(crowd.members).filter(|port| **port != from);
+        let now = sinks.now;
+        let is_there = |to: &&PortId| **to != from && !self.fabric.is_apart(**to, now);
+        let others = crowd.stations.iter().filter(is_there).chain(crowd.members);
+        let others = others.filter(|port| **port != from);
         for port in others {
             let sent = self.send_copy(*port, packet, head, sinks);
             sinks.note(sent);

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use arrayvec::ArrayVec;
 use contract::{
-    Carrier, ContentKind, DataPlaneOp, Discard, Exit, Fabric, HOST_PORT, Notice, Opened,
-    PacketHead, Path, PortId, StreamId, Tunnel, TunnelKey, Verdict, Via,
+    BRIDGE_PORT, Carrier, ContentKind, DataPlaneOp, Discard, Exit, Fabric, HOST_PORT, Notice,
+    Opened, PacketHead, Path, PortId, StreamId, Tunnel, TunnelKey, Verdict, Via,
 };
 use foldhash::fast::RandomState;
 use wire::ip::{self, Head};
@@ -19,7 +19,8 @@ use crate::counters::PortCounters;
 use crate::egress::{Egress, encapsulate};
 use crate::fragment::Fragments;
 use crate::framing::{Framing, Lead, Prefix};
-use crate::icmp::{Allowances, Complaint, Gateways, MAX_ERROR, Speaker};
+pub(super) use crate::icmp::Complaint;
+use crate::icmp::{Allowances, Gateways, MAX_ERROR, Speaker};
 use crate::io::{Offloads, Punt, Surroundings};
 use crate::split::SuperPacket;
 
@@ -288,23 +289,39 @@ impl<F: Fabric> Tables<F> {
         if packet.len() > usize::from(mtu) {
             return self.send_too_big(from, to, mtu, packet, &head, sinks);
         }
+        if to == BRIDGE_PORT {
+            let link = self.link(to, head.destination, sinks)?.ok_or(Discard::NoRoute)?;
+            return coalescer.push_behind(link, packet, &head, sinks.outside, sinks.offloads);
+        }
         self.send_packet(to, head.destination, packet, sinks)
     }
 
     /// Host to hub.
     pub(super) fn outbound(
         &self,
-        mut packet: SuperPacket<'_>,
+        packet: SuperPacket<'_>,
         sinks: &mut Sinks<'_, impl Surroundings>,
     ) -> Result<(), Discard> {
-        let head = *packet.head();
-        let largest = packet.len_of(0);
-        let to = match self.fabric.forward(HOST_PORT, &packet_head(&head, largest)) {
+        let summary = packet_head(packet.head(), packet.len_of(0));
+        let to = match self.fabric.forward(HOST_PORT, &summary) {
             Verdict::Port(to) => to,
             Verdict::Host => return Err(Discard::NoRoute), // where it came from
             Verdict::Flood => return self.relay_all(&packet, sinks),
             Verdict::Discard(discard) => return Err(discard),
         };
+        self.send_super(HOST_PORT, packet, to, sinks)
+    }
+
+    /// Out through the port, in as many packets as it takes.
+    pub(super) fn send_super(
+        &self,
+        from: PortId,
+        mut packet: SuperPacket<'_>,
+        to: PortId,
+        sinks: &mut Sinks<'_, impl Surroundings>,
+    ) -> Result<(), Discard> {
+        let head = *packet.head();
+        let largest = packet.len_of(0);
         let mtu = self.fabric.mtu(to);
         packet.clamp_mss(mtu);
         let link = self.link(to, head.destination, sinks)?;
@@ -312,7 +329,7 @@ impl<F: Fabric> Tables<F> {
         if largest <= usize::from(mtu) && self.seal_all(&many, to, sinks)? {
             return Ok(());
         }
-        self.send_one_by_one(&packet, to, mtu, sinks)
+        self.send_one_by_one(from, &packet, to, mtu, sinks)
     }
 
     /// The straight way: every packet is copied once, to where it is sealed. `false` if there is
@@ -323,6 +340,9 @@ impl<F: Fabric> Tables<F> {
         port: PortId,
         sinks: &mut Sinks<'_, impl Surroundings>,
     ) -> Result<bool, Discard> {
+        if port == BRIDGE_PORT {
+            return Ok(false);
+        }
         let to = self.ports.get(&port).ok_or(Discard::NoTunnel)?;
         let Some(Exit::Tunnel(key)) = to.exit else { return Ok(false) };
         let Entry { via: Via::Path(path), tunnel, .. } = self.own_entry(key, port)? else {
@@ -348,6 +368,7 @@ impl<F: Fabric> Tables<F> {
     /// The way through scratch memory, for nested tunnels and packets that do not fit.
     fn send_one_by_one(
         &self,
+        from: PortId,
         packet: &SuperPacket<'_>,
         to: PortId,
         mtu: u16,
@@ -361,7 +382,7 @@ impl<F: Fabric> Tables<F> {
                 return self.send_packet(to, packet.head().destination, one, sinks);
             }
             let head = Head::parse(one).map_err(|_| Discard::Malformed)?;
-            self.send_too_big(HOST_PORT, to, mtu, one, &head, sinks)
+            self.send_too_big(from, to, mtu, one, &head, sinks)
         });
         sinks.scratch.packet = room;
         sent
@@ -385,7 +406,7 @@ impl<F: Fabric> Tables<F> {
     }
 
     /// Tells the source of a packet what is wrong with it, if that is allowed and not too often.
-    fn complain(
+    pub(super) fn complain(
         &self,
         to: PortId,
         complaint: Complaint,
@@ -431,6 +452,9 @@ impl<F: Fabric> Tables<F> {
         content: &[u8],
         sinks: &mut Sinks<'_, impl Surroundings>,
     ) -> Result<(), Discard> {
+        if port == BRIDGE_PORT {
+            return Self::send_bridged(link, content, sinks);
+        }
         let to = self.ports.get(&port).ok_or(Discard::NoTunnel)?;
         let Exit::Tunnel(key) = to.exit.ok_or(Discard::NoTunnel)?;
         let entry = self.own_entry(key, port)?;
@@ -600,7 +624,7 @@ fn is_same(known: Path, seen: Path) -> bool {
         && (known.local.is_none() || known.local == seen.local)
 }
 
-fn packet_head(head: &Head, len: usize) -> PacketHead {
+pub(super) fn packet_head(head: &Head, len: usize) -> PacketHead {
     PacketHead {
         source: head.source,
         destination: head.destination,

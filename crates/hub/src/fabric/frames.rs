@@ -3,13 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
-use contract::{Discard, FrameVerdict, LinkHead, MAX_QUESTION, PacketHead, PortId, Verdict};
+use contract::{
+    BRIDGE_PORT, Discard, FrameVerdict, LinkHead, MAX_QUESTION, PacketHead, PortId, Verdict,
+};
 use ipnet::IpNet;
 use wire::ethernet::{self, EtherType, HEADER, Mac};
 use wire::ip;
 use wire::neighbour::{ARP_LEN, Arp, ArpOperation, DISCOVERY_LEN, Discovery, DiscoveryKind};
 
-use super::{Plugged, Switch, is_group, is_host};
+use super::{Plugged, Switch, is_group, is_host, is_link_local};
 use crate::segment::{Family, Place};
 
 const _: () = assert!(MAX_QUESTION == HEADER + DISCOVERY_LEN);
@@ -85,9 +87,7 @@ impl Switch {
         if head.destination == self.settings.segment.mac() {
             return Err(Discard::NoRoute); // a station, but no other protocol's
         }
-        if !self.settings.policy.client_to_client() {
-            return Err(Discard::FilteredByPolicy);
-        }
+        self.may_pass(arrival)?;
         if head.destination.is_group() {
             return Ok(FrameVerdict::Flood { packet });
         }
@@ -96,6 +96,17 @@ impl Switch {
             Some(to) => Ok(FrameVerdict::Port(to)),
             None => Ok(FrameVerdict::Flood { packet: None }),
         }
+    }
+
+    /// Whether anything of this port may reach another.
+    fn may_pass(&self, arrival: &Arrival<'_>) -> Result<(), Discard> {
+        if !self.settings.policy.client_to_client() {
+            return Err(Discard::FilteredByPolicy);
+        }
+        if self.settings.segment.is_apart(arrival.place, arrival.now) {
+            return Err(Discard::Loop);
+        }
+        Ok(())
     }
 
     fn on_ip(&self, arrival: &Arrival<'_>, frame: &mut [u8]) -> Result<FrameVerdict, Discard> {
@@ -134,7 +145,7 @@ impl Switch {
         if arp.operation != ArpOperation::REQUEST {
             return self.pass(arrival, None);
         }
-        match self.answerer(from, arp.target.into()) {
+        match self.answerer(from, arp.sender.into(), arp.target.into()) {
             Answerer::Ourselves => {
                 self.may_answer(place, now)?;
                 let own = self.settings.segment.mac();
@@ -165,7 +176,13 @@ impl Switch {
         let Arrival { from, place, now, head, .. } = *arrival;
         match kind {
             DiscoveryKind::SOLICITATION | DiscoveryKind::ADVERTISEMENT => {}
-            // Nobody on the segment wants to know, and nobody says for us, where the routers are.
+            // Those of the bridged network are asked by members, and say so themselves.
+            _ if self.is_bridged()
+                && (from == BRIDGE_PORT) != (kind == DiscoveryKind::ROUTER_SOLICITATION) =>
+            {
+                return self.pass(arrival, None);
+            }
+            // Nobody else wants to know, and nobody says for us, where the routers are.
             _ => return Err(Discard::FilteredByPolicy),
         }
         let message = frame.get_mut(HEADER..HEADER + ip.total_len).ok_or(Discard::Malformed)?;
@@ -179,7 +196,7 @@ impl Switch {
             self.meet(arrival, ip.source, link);
         }
         let (IpAddr::V6(asker), answerer) =
-            (ip.source, self.answerer(from, discovery.target.into()))
+            (ip.source, self.answerer(from, ip.source, discovery.target.into()))
         else {
             return Err(Discard::Malformed);
         };
@@ -199,9 +216,7 @@ impl Switch {
 
     /// A question that others answer.
     fn hand_on(&self, arrival: &Arrival<'_>, answerer: &Answerer) -> Result<FrameVerdict, Discard> {
-        if !self.settings.policy.client_to_client() {
-            return Err(Discard::FilteredByPolicy);
-        }
+        self.may_pass(arrival)?;
         match answerer {
             Answerer::Port(port) => Ok(FrameVerdict::Port(*port)),
             Answerer::Everybody => self.pass(arrival, None),
@@ -209,16 +224,26 @@ impl Switch {
         }
     }
 
-    fn answerer(&self, from: PortId, target: IpAddr) -> Answerer {
+    fn answerer(&self, from: PortId, asker: IpAddr, target: IpAddr) -> Answerer {
+        // From a host that is none of the bridged networks', nothing would be taken.
+        let is_welcome = from != BRIDGE_PORT
+            || self.owner(asker) == Some(from)
+            || asker.is_unspecified()
+            || (asker.is_ipv6() && is_link_local(asker));
         if self.settings.gateways.contains(&target) {
-            return Answerer::Ourselves;
+            return if is_welcome { Answerer::Ourselves } else { Answerer::Nobody };
+        }
+        if self.settings.on_bridge.contains(&target) && self.owner(asker) == Some(from) {
+            // From an address of ours, the host takes it through us only.
+            return if from == BRIDGE_PORT { Answerer::Everybody } else { Answerer::Ourselves };
         }
         match self.owner(target) {
-            Some(port) if port == from => Answerer::Everybody,
+            Some(port) if port == from || port == BRIDGE_PORT => Answerer::Everybody,
             Some(_) if !self.settings.policy.client_to_client() => Answerer::Nobody,
             // The subnet behind a station is reached through us, like that behind anybody.
             Some(port) if self.is_own_address_of_station(port, target) => Answerer::Port(port),
-            Some(_) => Answerer::Ourselves,
+            Some(_) if is_welcome => Answerer::Ourselves,
+            Some(_) => Answerer::Nobody,
             None if self.is_ours(target) => Answerer::Nobody,
             None => Answerer::Everybody,
         }
@@ -237,6 +262,8 @@ impl Switch {
             return Ok(());
         }
         let is_honest = match self.owner(address) {
+            // A member may be a host of the bridged network's, too, but not this one.
+            Some(BRIDGE_PORT) => from == BRIDGE_PORT || !self.settings.on_bridge.contains(&address),
             Some(owner) => owner == from,
             None => !self.is_ours(address) && !self.settings.gateways.contains(&address),
         };
@@ -245,6 +272,12 @@ impl Switch {
 
     /// Remembers which hardware address has the port's own address.
     fn meet(&self, arrival: &Arrival<'_>, address: IpAddr, mac: Mac) {
+        if arrival.from == BRIDGE_PORT {
+            if self.owner(address) == Some(BRIDGE_PORT) {
+                self.settings.segment.meet_neighbour(address, mac, arrival.now);
+            }
+            return;
+        }
         let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
         if arrival.plugged.own(address.is_ipv4()) == Some(address) {
             self.settings.segment.meet(arrival.place, family, mac);
@@ -254,6 +287,10 @@ impl Switch {
     fn may_answer(&self, place: Place, now: Instant) -> Result<(), Discard> {
         let may = self.settings.segment.may_answer(place, now);
         if may { Ok(()) } else { Err(Discard::RateLimited) }
+    }
+
+    fn is_bridged(&self) -> bool {
+        self.ports.contains_key(&BRIDGE_PORT)
     }
 
     /// The head of a frame for `destination` at the port `to`, if that carries frames.
@@ -270,6 +307,8 @@ impl Switch {
             Some(Mac::BROADCAST)
         } else if is_group(destination) {
             Mac::of_group(destination)
+        } else if to == BRIDGE_PORT {
+            segment.find_neighbour(destination)
         } else {
             // What is behind a station goes through it.
             segment.neighbour(place, family)
@@ -289,7 +328,10 @@ impl Switch {
     ) -> Option<usize> {
         let plugged = self.ports.get(&to)?;
         let segment = &self.settings.segment;
-        let own = plugged.own(destination.is_ipv4())?;
+        let own = match to {
+            BRIDGE_PORT => destination,
+            _ => plugged.own(destination.is_ipv4())?,
+        };
         let gateways = self.settings.gateways.iter();
         let (target_mac, ether_type, len) = match own {
             IpAddr::V4(target) => {

@@ -27,6 +27,7 @@ fn network() -> Switch {
         gateways: ["10.86.0.1", "fd86::1"].map(|address| address.parse().unwrap()).to_vec(),
         host_mtu: 1500,
         policy: Arc::default(),
+        on_bridge: Vec::new(),
         groups: vec!["239.1.2.3".parse().unwrap()],
         segment: segment(),
     });

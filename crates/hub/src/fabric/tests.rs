@@ -9,6 +9,7 @@ fn switch() -> Switch {
         gateways: ["10.86.0.1", "fd86::1"].map(|address| address.parse().unwrap()).to_vec(),
         host_mtu: 1500,
         policy: Arc::default(),
+        on_bridge: Vec::new(),
         groups: Vec::new(),
         segment: frames_tests::segment(),
     });

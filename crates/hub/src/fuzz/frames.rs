@@ -1,10 +1,10 @@
-//! Frames of any bytes among two stations and a member that carries packets.
+//! Frames of any bytes among two stations, a member that carries packets, and a bridged network.
 
 use std::sync::Arc;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use contract::{Fabric, FabricOp, FrameVerdict, Layer, LinkHead, Plug, PortId};
+use contract::{BRIDGE_PORT, Fabric, FabricOp, FrameVerdict, Layer, LinkHead, Plug, PortId};
 use wire::ethernet::Mac;
 
 use crate::{Segment, Switch, SwitchPolicy, SwitchSettings};
@@ -37,6 +37,7 @@ pub fn frames(bytes: &[u8]) {
         ],
         host_mtu: 1500,
         policy,
+        on_bridge: Vec::new(),
         groups: Vec::new(),
         segment: Arc::new(Segment::new(OWN, 1, *START)),
     });
@@ -52,13 +53,26 @@ pub fn frames(bytes: &[u8]) {
         }));
     }
 
+    switch.apply(&FabricOp::Plug(Plug {
+        port: BRIDGE_PORT,
+        prefixes: ["10.0.0.0/8", "fd77::/64"].map(|net| net.parse().expect("a network")).to_vec(),
+        mtu: 1500,
+        layer: Layer::Ethernet,
+        user: Arc::default(),
+    }));
+    let is_station = |port: PortId| port == BRIDGE_PORT || matches!(port.0, 1 | 2);
+
     let (mut rest, mut now) = (bytes, *START);
     while let Some(([which, high, low], tail)) = rest.split_first_chunk::<3>() {
         let len = usize::from(u16::from_be_bytes([*high, *low])).min(tail.len());
         let (frame, tail) = tail.split_at(len);
         rest = tail;
         now += Duration::from_millis(u64::from(*which >> 2) * 100);
-        let (from, mut frame) = (PortId(u32::from(which % 4)), frame.to_vec());
+        let from = match which % 4 {
+            0 => BRIDGE_PORT,
+            port => PortId(port.into()),
+        };
+        let mut frame = frame.to_vec();
         let question = frame.clone();
         match switch.switch(from, now, &mut frame) {
             FrameVerdict::Answer(len) => {
@@ -66,12 +80,12 @@ pub fn frames(bytes: &[u8]) {
                 assert_eq!((&frame[6..12], &frame[..6]), (&OWN.0[..], &question[6..12]));
             }
             FrameVerdict::Port(to) => {
-                assert!(to != from && matches!(to.0, 1 | 2), "{to:?} is no other station");
+                assert!(to != from && is_station(to), "{to:?} is no other station");
                 assert_eq!(frame, question);
             }
             FrameVerdict::Route => assert_eq!((&frame[..6], frame.len() > 14), (&OWN.0[..], true)),
             FrameVerdict::Flood { packet } => {
-                assert!(packet.is_none_or(|at| at < frame.len()) && matches!(from.0, 1 | 2));
+                assert!(packet.is_none_or(|at| at < frame.len()) && is_station(from));
             }
             FrameVerdict::Host => panic!("the host carries no frames"),
             FrameVerdict::Discard(_) => {}

@@ -13,6 +13,8 @@ pub(super) const MEMBERS: usize = 4096;
 /// How many hardware addresses one member may have: a whole network behind a bridge, but not a
 /// table full of them.
 pub(super) const STATIONS_PER_MEMBER: u16 = 256;
+/// The same for the network that the segment is joined to: half of what there is room for.
+pub(super) const STATIONS_OF_BRIDGE: u16 = 8192;
 
 /// Ages are counted in so many nanoseconds, modulo 16.
 const AGE_UNIT: u64 = 20_000_000_000;
@@ -42,8 +44,8 @@ pub(super) struct Stations {
 /// Why an address was not learned.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum NotLearned {
-    /// Another member has it, and keeps it.
-    Taken,
+    /// This other member has it, and keeps it.
+    Taken(Slot),
     /// The member has too many, or there is no place left.
     Full,
 }
@@ -57,12 +59,13 @@ impl Stations {
         }
     }
 
-    /// Remembers that `mac` was heard from the member `slot`. If another one had it, `may_take` is
-    /// asked, and told who and whether that was just now.
+    /// Remembers that `mac` was heard from the member `slot`, which may have `most` of them. If
+    /// another one had it, `may_take` is asked, and told who and whether that was just now.
     pub(super) fn learn(
         &self,
         mac: Mac,
         slot: Slot,
+        most: u16,
         now: u64,
         may_take: impl Fn(Slot, bool) -> bool,
     ) -> Result<(), NotLearned> {
@@ -88,14 +91,14 @@ impl Stations {
                 return Ok(());
             }
             if !may_take(former, since(old, age) <= FRESH) {
-                return Err(NotLearned::Taken);
+                return Err(NotLearned::Taken(former));
             }
-            self.count(slot)?;
+            self.count(slot, most)?;
             self.replace(place, old, entry);
             return Ok(());
         }
         let place = free.ok_or(NotLearned::Full)?;
-        self.count(slot)?;
+        self.count(slot, most)?;
         if place.compare_exchange(0, entry, SeqCst, SeqCst).is_err() {
             // The next frame finds another place.
             self.discount(slot);
@@ -153,8 +156,8 @@ impl Stations {
     }
 
     /// One address more, if that is allowed.
-    fn count(&self, slot: Slot) -> Result<(), NotLearned> {
-        let more = |count: u16| (count < STATIONS_PER_MEMBER).then_some(count + 1);
+    fn count(&self, slot: Slot, most: u16) -> Result<(), NotLearned> {
+        let more = |count: u16| (count < most).then_some(count + 1);
         let counter = &self.counts[usize::from(slot.0) % MEMBERS];
         counter.fetch_update(SeqCst, SeqCst, more).map(|_| ()).map_err(|_| NotLearned::Full)
     }
@@ -211,7 +214,7 @@ mod tests {
     }
 
     fn learn(stations: &Stations, mac: Mac, slot: Slot, now: u64) -> Result<(), NotLearned> {
-        stations.learn(mac, slot, now, |_, is_fresh| !is_fresh)
+        stations.learn(mac, slot, STATIONS_PER_MEMBER, now, |_, is_fresh| !is_fresh)
     }
 
     #[test]
@@ -232,7 +235,8 @@ mod tests {
         let stations = Stations::new(1);
         learn(&stations, mac(1), ALICE, START).unwrap();
 
-        assert_eq!(learn(&stations, mac(1), BOB, START + 2 * AGE_UNIT), Err(NotLearned::Taken));
+        let taken = Err(NotLearned::Taken(ALICE));
+        assert_eq!(learn(&stations, mac(1), BOB, START + 2 * AGE_UNIT), taken);
         assert_eq!(stations.find(mac(1)), Some(ALICE));
 
         assert_eq!(learn(&stations, mac(1), BOB, START + 3 * AGE_UNIT), Ok(()));

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use contract::{
-    Carrier, DataPlaneOp, Exit, FabricOp, Frame, Layer, Opened, Path, Plug, SocketId, Tunnel,
-    TunnelKey, Via,
+    BRIDGE_PORT, Carrier, DataPlaneOp, Exit, FabricOp, Frame, Layer, Opened, Path, Plug, SocketId,
+    Tunnel, TunnelKey, Via,
 };
 use hub::{AnyFabric, Segment, Switch, SwitchPolicy, SwitchSettings, Uplink};
 use wire::ethernet::{EtherType, Mac, head};
@@ -25,6 +25,8 @@ const CAROL: u8 = 3;
 /// A station that is not there from the beginning.
 const DAVE: u8 = 4;
 const WORLD: u8 = 200;
+/// A host of the network that the segment is joined to; the members' pool is a part of it.
+const PRINTER: u8 = 150;
 const OWN: Mac = Mac([2, 0, 0, 0, 0, 0xff]);
 /// What every tunnel here puts in front.
 const HEAD: usize = 4;
@@ -361,6 +363,128 @@ fn frames_of_different_stations_are_never_joined() {
     assert_eq!(lab.outside.tun.plain().len(), 2);
 }
 
+#[test]
+fn frames_of_any_type_pass_between_stations_and_the_joined_network() {
+    let mut lab = Lab::bridged();
+    let hello = frame(Mac::BROADCAST, mac(PRINTER), EtherType(0x88b5), b"hello");
+    let reply = frame(mac(PRINTER), mac(ALICE), EtherType(0x88b5), b"reply");
+    let again = frame(mac(ALICE), mac(PRINTER), EtherType(0x88b5), b"again");
+
+    lab.bridge_sends(&[0; 10], &hello);
+    lab.sends(ALICE, &reply);
+    lab.bridge_sends(&[0; 10], &again);
+
+    assert_eq!(lab.sent(), [(ALICE, hello.clone()), (ALICE, again), (BOB, hello)]);
+    assert_eq!(lab.bridged_out(), [[&[0; 10][..], &reply].concat()]);
+    assert!(lab.outside.tun.written.is_empty());
+}
+
+#[test]
+fn super_frames_pass_the_bridge_whole_in_and_cut_out() {
+    let mut lab = Lab::bridged();
+    let hello = |host| frame(Mac::BROADCAST, mac(host), EtherType(0x88b5), b"");
+    lab.bridge_sends(&[0; 10], &hello(PRINTER));
+    lab.sends(ALICE, &hello(ALICE));
+    lab.sent();
+    lab.bridged_out();
+    let whole = Blueprint { payload: vec![9; 2500], ..Blueprint::tcp(PRINTER, ALICE) };
+    let link = head(mac(ALICE), mac(PRINTER), EtherType::IPV4);
+
+    lab.bridge_sends(
+        &virtio(true, 1, [54, 1000, 34, 16]),
+        &[&link[..], &whole.build_unsummed()].concat(),
+    );
+    let back = |n: u32| Blueprint {
+        sequence: 1000 + n * 1000,
+        payload: vec![7; 1000],
+        ..Blueprint::tcp(ALICE, PRINTER)
+    };
+    let back = [0, 1].map(|n| ip_frame(mac(PRINTER), ALICE, &back(n)));
+    lab.arrive(ALICE, &back);
+
+    let lengths = lab.sent().iter().map(|(_, one)| one.len()).collect::<Vec<_>>();
+    assert_eq!(lengths, [1054, 1054, 554]);
+    let joined = lab.bridged_out();
+    assert_eq!((joined.len(), joined[0].len()), (1, 10 + 14 + 40 + 2000));
+    assert_eq!(joined[0][1], 1, "a TCP super packet");
+}
+
+#[test]
+fn a_host_of_the_joined_network_and_a_member_reach_each_other() {
+    let mut lab = Lab::bridged();
+
+    // The network answers for the member,
+    lab.bridge_sends(&[0; 10], &arp(PRINTER, ArpOperation::REQUEST, CAROL));
+    let answers = lab.bridged_out();
+    let answer = Arp::parse(&answers[0][24..]).unwrap();
+    assert_eq!((answers.len(), answer.sender_mac, answer.target_mac), (1, OWN, mac(PRINTER)));
+    // takes what is sent to it,
+    let whole = Blueprint { payload: vec![9; 2500], ..Blueprint::tcp(PRINTER, CAROL) };
+    let link = head(OWN, mac(PRINTER), EtherType::IPV4);
+    let read = [&link[..], &whole.build_unsummed()].concat();
+    lab.bridge_sends(&virtio(true, 1, [54, 1000, 34, 16]), &read);
+    let sent = lab.sent();
+    assert_eq!(
+        sent.iter().map(|(to, one)| (*to, one.len())).collect::<Vec<_>>(),
+        [(CAROL, 1040), (CAROL, 1040), (CAROL, 540)]
+    );
+    assert_eq!(sent[0].1[8], 63, "one hop less");
+    let unsummed = Blueprint::udp(PRINTER, CAROL);
+    let read = [&link[..], &unsummed.build_unsummed()].concat();
+    lab.bridge_sends(&virtio(true, 0, [0, 0, 34, 6]), &read);
+    assert_eq!(lab.sent(), [(CAROL, Blueprint { ttl: 63, ..unsummed }.build())]);
+    // and knows from the question who the printer is.
+    let reply = Blueprint::tcp(CAROL, PRINTER);
+    lab.sends(CAROL, &reply.build());
+    let forwarded = Blueprint { ttl: 63, ..reply }.build();
+    let framed = frame(mac(PRINTER), OWN, EtherType::IPV4, &forwarded);
+    assert_eq!(lab.bridged_out(), [[&[0; 10][..], &framed].concat()]);
+    // What comes together leaves together, in one frame.
+    let piece = |n: u32| Blueprint {
+        sequence: 1000 + n * 1000,
+        payload: vec![7; 1000],
+        ..Blueprint::tcp(CAROL, PRINTER)
+    };
+    lab.arrive(CAROL, &[0, 1].map(|n| piece(n).build()));
+    let joined = lab.bridged_out();
+    assert_eq!((joined.len(), joined[0].len()), (1, 10 + 14 + 40 + 2000));
+    assert_eq!(joined[0][10..24], framed[..14]);
+}
+
+#[test]
+fn a_host_of_the_joined_network_that_was_not_heard_is_asked_for() {
+    let mut lab = Lab::bridged();
+
+    lab.sends(CAROL, &Blueprint::udp(CAROL, PRINTER).build());
+
+    let asked = lab.bridged_out();
+    let question = Arp::parse(&asked[0][24..]).unwrap();
+    assert_eq!((asked.len(), question.target.octets()), (1, [10, 0, 0, PRINTER]));
+    assert_eq!(lab.discarded(Discard::UnknownNeighbour), 1);
+}
+
+#[test]
+fn a_member_that_is_on_the_joined_network_too_closes_no_circle() {
+    let mut lab = Lab::bridged();
+    let hello = |host, text: &[u8]| frame(Mac::BROADCAST, mac(host), EtherType(0x88b5), text);
+    lab.bridge_sends(&[0; 10], &hello(PRINTER, b"one"));
+    assert_eq!(lab.sent().len(), 2);
+
+    // Alice's own bridge brings the printer's words along.
+    lab.sends(ALICE, &hello(PRINTER, b"one"));
+    lab.bridge_sends(&[0; 10], &hello(PRINTER, b"two"));
+    lab.sends(ALICE, &hello(ALICE, b"three"));
+    lab.sends(BOB, &hello(BOB, b"four"));
+
+    assert_eq!(lab.sent(), [(BOB, hello(PRINTER, b"two"))], "Alice hears nothing more");
+    let four = [&[0; 10][..], &hello(BOB, b"four")].concat();
+    assert_eq!(lab.bridged_out(), [four], "and says nothing more");
+    assert_eq!(lab.discarded(Discard::Loop), 2);
+    // By IP she is a member as before.
+    lab.sends(ALICE, &ip_frame(OWN, ALICE, &Blueprint::udp(ALICE, CAROL)));
+    assert_eq!(lab.sent().len(), 1);
+}
+
 struct Lab {
     worker: Worker<AnyFabric>,
     policy: Arc<SwitchPolicy>,
@@ -376,6 +500,7 @@ impl Lab {
             gateways: vec![IpAddr::from([10, 0, 0, 126])],
             host_mtu: 1500,
             policy: Arc::clone(&policy),
+            on_bridge: Vec::new(),
             groups: Vec::new(),
             segment: Arc::new(Segment::new(OWN, 1, now())),
         });
@@ -391,6 +516,27 @@ impl Lab {
         lab.connect(BOB, Layer::Ethernet);
         lab.connect(CAROL, Layer::Ip);
         lab
+    }
+
+    /// The same, joined to the printer's network.
+    fn bridged() -> Self {
+        let mut lab = Self::network();
+        let prefixes = vec!["10.0.0.0/24".parse().unwrap()];
+        let (port, layer) = (BRIDGE_PORT, Layer::Ethernet);
+        let plug = FabricOp::Plug(Plug { port, prefixes, mtu: 1500, layer, user: Arc::default() });
+        lab.worker.apply(Op::Fabric(plug));
+        lab.outside.bridge = Some(FakeTun::default());
+        lab
+    }
+
+    fn bridge_sends(&mut self, virtio: &[u8], frame: &[u8]) {
+        let mut read = [virtio, frame].concat();
+        self.worker.on_bridge(self.now, &mut read, &mut self.outside);
+    }
+
+    /// What was written to the device of the joined network since the last time.
+    fn bridged_out(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.outside.bridge.as_mut().unwrap().written)
     }
 
     /// A client whose tunnel is Alice's.
@@ -468,6 +614,7 @@ impl Lab {
 #[derive(Default)]
 struct Outside {
     tun: FakeTun,
+    bridge: Option<FakeTun>,
     batches: Vec<(usize, Vec<u8>)>,
 }
 
@@ -478,6 +625,10 @@ impl TunIo for Outside {
 
     fn write(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<()> {
         self.tun.write(pieces)
+    }
+
+    fn write_frame(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<()> {
+        self.bridge.as_mut().unwrap_or(&mut self.tun).write(pieces)
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net};
 use toml::de::DeTable;
 
+use crate::bridge;
 use crate::error::{ConfigError, Source};
 use crate::example;
 use crate::file::{LogTable, NetworkTable, OpenVpnTable, SECTIONS, ServerTable};
@@ -57,6 +58,10 @@ pub struct Network {
     pub relay_broadcast: bool,
     /// Multicast groups relayed besides the usual ones; each is one.
     pub relay_groups: Vec<IpAddr>,
+    /// The interface whose network the members that carry Ethernet are on.
+    pub bridge: Option<String>,
+    /// Networks of the hosts there; none is a part of a pool, and none of another.
+    pub bridge_networks: Vec<IpNet>,
     /// Members are masqueraded.
     pub nat: bool,
     /// The largest IP packet inside the tunnel, in bytes; at least 1280 if IPv6 is on.
@@ -261,6 +266,7 @@ fn network(table: NetworkTable, source: &Source<'_>) -> Result<Network, ConfigEr
         },
     ];
     check_routes(&table.routes.value, pools.into_iter().flatten(), source)?;
+    bridge::check(&table, pools.into_iter().flatten(), source)?;
 
     Ok(Network {
         name: table.name.value.0,
@@ -273,6 +279,8 @@ fn network(table: NetworkTable, source: &Source<'_>) -> Result<Network, ConfigEr
         client_to_client: table.client_to_client.value,
         relay_broadcast: table.relay_broadcast.value,
         relay_groups: values(table.relay_groups.value).into_iter().map(|group| group.0).collect(),
+        bridge: table.bridge.value.0,
+        bridge_networks: values(table.bridge_networks.value),
         nat: table.nat.value,
         mtu,
     })

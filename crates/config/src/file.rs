@@ -7,9 +7,9 @@ use ipnet::IpNet;
 use crate::management::{FilePath, ManagementAddress};
 use crate::table::{List, Section, table};
 use crate::text::{
-    AuthMode, Cipher, Compression, ControlWrap, CookiePolicy, Digest, Domain, Group, Ipv4Pool,
-    Ipv6Pool, Level, NetworkName, OptionalRemote, OptionalTarget, PushOption, RunAs, TlsVersion,
-    Whole,
+    AuthMode, Cipher, Compression, ControlWrap, CookiePolicy, Digest, Domain, Group, Interface,
+    Ipv4Pool, Ipv6Pool, Level, NetworkName, OptionalRemote, OptionalTarget, PushOption, RunAs,
+    TlsVersion, Whole,
 };
 
 /// All tables, in the order of the example file.
@@ -48,6 +48,22 @@ table! {
             players are found. Limited in number. Without client_to_client, nothing is relayed.";
         relay_groups: List<Group> = "[]", "",
             "Multicast groups that are relayed as well, such as a game's \"239.1.2.3\".";
+        bridge: Interface = r#""""#, "",
+            "An interface of this host, such as \"eth1\", or a bridge it has already, such as \
+            \"br0\". Members that carry Ethernet (profiles with --dev tap) are on the network behind \
+            it as if plugged in: frames of every kind pass both ways, and its DHCP server and IPv6 \
+            routers give addresses to members that ask, besides those of the pools above. An \
+            interface goes into a bridge of Warren's own, so this host must not have an address \
+            there; one that has belongs into a bridge of the system's first. With mtu = 1500, \
+            full-sized frames of that network reach members, too. Wireless interfaces cannot be \
+            bridged. A member that is on that network itself is kept off the segment. Empty for \
+            none.";
+        bridge_networks: List<IpNet> = "[]", "",
+            "Networks of the hosts behind `bridge`, such as \"192.168.7.0/24\": members that carry \
+            packets and those hosts reach each other directly, without NAT. Either `ipv4` is a \
+            part of such a network that its DHCP server leaves out, such as \
+            \"192.168.7.192/26\", and the hosts need nothing; or they have a route to the pools on \
+            that link. [] leaves it to this host's own routes and NAT.";
         nat: bool = "true", "",
             "Members appear to the outside under this server's address (masquerading). With \
             false, the networks outside need a route back to the pools above.";

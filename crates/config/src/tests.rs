@@ -72,6 +72,8 @@ redirect_gateway = false
 client_to_client = false
 relay_broadcast = false
 relay_groups = ["239.1.2.3"]
+bridge = "eth1"
+bridge_networks = ["172.20.0.0/16"]
 nat = false
 mtu = 0x5_00
 
@@ -133,11 +135,11 @@ fn every_key_alone_changes_the_configuration() {
         let table = table::find(changed.get_ref(), section.path).unwrap();
         for key in section.keys {
             let value = &EVERYTHING_CHANGED[table.get(key.name).unwrap().span()];
-            // These two are about another.
-            let basis = if key.name.starts_with("management_") {
-                "management = \"/run/warren.mgmt\"\n"
-            } else {
-                ""
+            // These are about another.
+            let basis = match key.name {
+                "bridge_networks" => "bridge = \"eth1\"\n",
+                name if name.starts_with("management_") => "management = \"/run/warren.mgmt\"\n",
+                _ => "",
             };
             let text = format!("[{}]\n{basis}{} = {value}\n", section.path, key.name);
             let config = Config::parse(&text, "w.toml").unwrap();
@@ -148,12 +150,15 @@ fn every_key_alone_changes_the_configuration() {
 
 #[test]
 fn all_keys_together_are_read() {
-    // Each can be changed, but not these two at once.
+    // Each can be changed, but not all of these at once.
     let text = EVERYTHING_CHANGED.replace("shared_key = false", "shared_key = true");
+    let text = text.replace("client_to_client = false", "client_to_client = true");
     let config = Config::parse(&text, "w.toml").unwrap();
 
     assert_eq!(config.network.mtu, 1280);
     assert_eq!(config.network.routes.len(), 2);
+    assert_eq!(config.network.bridge.as_deref(), Some("eth1"));
+    assert_eq!(config.network.bridge_networks.len(), 1);
     assert_eq!(config.doors.openvpn.renegotiate, None);
     let month = Duration::from_secs(30 * 86_400);
     assert_eq!(config.doors.openvpn.client_key_max_age, Some(month));

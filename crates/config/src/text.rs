@@ -282,6 +282,27 @@ impl Text for NetworkName {
     }
 }
 
+/// An interface of the host's, or none for the empty text.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Interface(pub(crate) Option<String>);
+
+impl Text for Interface {
+    fn form() -> String {
+        "the name of an interface as in \"eth1\"".to_owned()
+    }
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        // What Linux takes (dev_valid_name), without what would be hard to read in a message.
+        let plain = |byte: u8| byte.is_ascii_graphic() && !b"/:\"\\".contains(&byte);
+        match text {
+            "" => Ok(Self(None)),
+            "." | ".." => Err(not_a::<Self>(text)),
+            _ if text.len() <= 15 && text.bytes().all(plain) => Ok(Self(Some(text.to_owned()))),
+            _ => Err(not_a::<Self>(text)),
+        }
+    }
+}
+
 /// Whom a server that is started as root turns into.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum RunAs {

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::bridge;
 use crate::dns::{LinkDns, ResolvConf, Restored};
 use crate::error::HostError;
 use crate::journal::Journal;
@@ -39,6 +40,8 @@ pub(crate) enum Change {
     LinkDns { link: Link, dns: LinkDns },
     /// `/etc/resolv.conf`.
     ResolvConf(ResolvConf),
+    /// A bridge of our own, and the interface of the host's in it, which may have been off.
+    Bridge { name: String, port: Link, was_up: bool },
 }
 
 /// How making a change ended.
@@ -70,6 +73,7 @@ impl fmt::Display for Change {
             Self::Hold { setting, .. } => setting.fmt(f),
             Self::LinkDns { link, .. } => write!(f, "resolvers of {}", link.name),
             Self::ResolvConf(_) => f.write_str("/etc/resolv.conf"),
+            Self::Bridge { name, port, .. } => write!(f, "bridge {name} of {}", port.name),
         }
     }
 }
@@ -99,6 +103,9 @@ impl Change {
             }
             Self::LinkDns { dns, .. } => return names.set_link(dns).map(|()| Made::Yes),
             Self::ResolvConf(file) => return names.write(file).map(|()| Made::Yes),
+            Self::Bridge { name, port, was_up } => {
+                return bridge::make(name, port, *was_up).map(|()| Made::Yes);
+            }
         };
         match made {
             Ok(()) => Ok(Made::Yes),
@@ -118,6 +125,7 @@ impl Change {
                 Routing::open().and_then(|mut routing| routing.remove_refusal(refusal))
             }
             Self::Rule(rule) => Routing::open().and_then(|mut routing| routing.remove_rule(rule)),
+            Self::Bridge { name, port, was_up } => bridge::remove(name, port, *was_up),
             Self::Table { name, .. } => match nft::remove(name) {
                 Ok(false) => return Ok(Undone::NothingToDo),
                 removed => removed.map(drop),

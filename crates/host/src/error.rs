@@ -71,6 +71,14 @@ pub enum HostError {
         /// Where the other one is.
         interface: String,
     },
+    /// The interface of `network.bridge` cannot be bridged.
+    #[error("network.bridge: {interface}: {why}")]
+    Bridge {
+        /// Which interface.
+        interface: String,
+        /// Why not, and what to do.
+        why: String,
+    },
     /// There is no such interface.
     #[error("interface {0} does not exist: it has to be made before it is given addresses")]
     NoInterface(String),

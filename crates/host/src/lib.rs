@@ -30,6 +30,7 @@
 //!     nat: true,
 //!     behind: Vec::new(),
 //!     table: "warren-0".into(),
+//!     bridge: None,
 //! };
 //! let host = ServerHost::apply(&journal, &plan)?;
 //! // ... until the end of the run ...
@@ -46,6 +47,7 @@
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod bridge;
 mod change;
 mod client;
 mod dns;
@@ -63,6 +65,7 @@ mod sysctl;
 mod testing;
 mod trust;
 
+pub use bridge::{BridgeHost, check_bridge};
 pub use client::{ClientHost, ClientPlan, mark_for};
 pub use error::HostError;
 pub use facts::Facts;

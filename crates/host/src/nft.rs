@@ -23,6 +23,8 @@ use crate::route::octets;
 
 /// What every Warren's interfaces begin with, unless the operator named them otherwise.
 const OUR_INTERFACES: &str = "warren";
+/// What bridges of ours are called, on which this host is not.
+pub(crate) const OUR_BRIDGES: &str = "br-warren";
 
 const NFNL_SUBSYS_NFTABLES: u8 = 10;
 const NFNL_MSG_BATCH_BEGIN: u16 = 16;
@@ -70,6 +72,7 @@ const NFT_CT_MARK: u32 = 3;
 const NFT_CMP_EQ: u32 = 0;
 const NFT_CMP_NEQ: u32 = 1;
 const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
+const NFT_PAYLOAD_LL_HEADER: u32 = 0;
 const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
 const CT_ESTABLISHED: u32 = 1 << 1;
 const CT_RELATED: u32 = 1 << 2;
@@ -99,6 +102,9 @@ pub(crate) enum Ruleset {
         guard4: bool,
         /// The same for IPv6.
         guard6: bool,
+        /// The bridge on which members are as well, and its own hardware address.
+        #[serde(default)]
+        bridge: Option<(String, [u8; 6])>,
     },
     /// Answers to marked datagrams bear the mark too, so that a strict reverse path filter finds
     /// the way they came; and nobody outside the tunnel speaks to the tunnel's addresses.
@@ -119,10 +125,11 @@ impl Ruleset {
         let mut batch = deletion(table);
         batch.push(new_table(table));
         let chains = match self {
-            Self::Server { tun, pool4, pool6, behind, masquerade, guard4, guard6 } => {
+            Self::Server { tun, pool4, pool6, behind, masquerade, guard4, guard6, bridge } => {
                 let pools = [pool4.map(IpNet::V4), pool6.map(IpNet::V6)];
                 let pools: Vec<_> = pools.into_iter().flatten().chain(behind.clone()).collect();
-                server_chains(tun, &pools, *masquerade, *guard4, *guard6)
+                let guard = (*guard4, *guard6);
+                server_chains(tun, &pools, *masquerade, guard, bridge.as_ref())
             }
             Self::Client { tun, mark, addresses } => client_chains(tun, *mark, addresses),
             Self::OnlyTunnelDns { tun, mark, servers } => resolver_chains(tun, *mark, servers),
@@ -220,9 +227,23 @@ fn server_chains(
     tun: &str,
     pools: &[IpNet],
     masquerade: bool,
-    guard4: bool,
-    guard6: bool,
+    (guard4, guard6): (bool, bool),
+    bridge: Option<&(String, [u8; 6])>,
 ) -> Vec<Chain> {
+    // Where bridged packets are shown to us (bridge-nf-call-iptables), those of members are neither
+    // impostors nor to be masqueraded; but what is sent to this host itself is not bridged.
+    let bridged = bridge.into_iter().flat_map(|(name, mac)| {
+        pools.iter().flat_map(move |&pool| {
+            let rule = || Rule::new().iifname(NFT_CMP_EQ, name).frame_to(NFT_CMP_NEQ, mac);
+            [rule().source_in(pool), rule().destination_in(pool)]
+                .map(|rule| rule.untracked().verdict(NF_ACCEPT))
+        })
+    });
+    let ours = bridge.filter(|(name, _)| name.starts_with(OUR_BRIDGES)).into_iter();
+    let not_for_us = ours.map(|(name, mac)| {
+        let to_us = Rule::new().iifname(NFT_CMP_EQ, name).frame_to(NFT_CMP_EQ, mac);
+        to_us.verdict(NF_DROP)
+    });
     // Before anything trusts the source, connection tracking included.
     let impostors = pools.iter().map(|&pool| {
         Rule::new()
@@ -236,7 +257,7 @@ fn server_chains(
         kind: "filter",
         hook: Hook::Prerouting,
         priority: libc::NF_IP_PRI_RAW,
-        rules: impostors.collect(),
+        rules: not_for_us.chain(bridged).chain(impostors).collect(),
     };
     let masqueraded = if masquerade { pools } else { &[] };
     let postrouting = Chain {
@@ -255,9 +276,16 @@ fn server_chains(
         Rule::new().oifname(NFT_CMP_EQ, tun).answers().verdict(NF_ACCEPT),
         Rule::new().oifname(NFT_CMP_EQ, tun).verdict(NF_DROP),
     ];
+    if let Some((name, _)) = bridge {
+        let within = Rule::new().iifname(NFT_CMP_EQ, name).oifname(NFT_CMP_EQ, name);
+        rules.push(within.verdict(NF_ACCEPT));
+    }
     if guard4 || guard6 {
         rules.push(Rule::new().iifname_begins(OUR_INTERFACES).verdict(NF_ACCEPT));
         rules.push(Rule::new().oifname_begins(OUR_INTERFACES).verdict(NF_ACCEPT));
+        // What other Warrens bridge.
+        let bridged = Rule::new().iifname_begins(OUR_BRIDGES).oifname_begins(OUR_BRIDGES);
+        rules.push(bridged.verdict(NF_ACCEPT));
     }
     if guard4 {
         rules.push(Rule::new().family(NFPROTO_IPV4).verdict(NF_DROP));
@@ -422,9 +450,27 @@ impl Rule {
         self.load_connection(NFT_CT_STATE).mask(&wanted).compare(NFT_CMP_NEQ, &[0; 4])
     }
 
+    /// The frame's destination is this one, or another.
+    fn frame_to(self, comparison: u32, mac: &[u8; 6]) -> Self {
+        self.load_payload(NFT_PAYLOAD_LL_HEADER, 0, 6).compare(comparison, mac)
+    }
+
+    /// Connection tracking leaves it alone.
+    fn untracked(self) -> Self {
+        self.expression("notrack", &Attributes::new())
+    }
+
     /// The source is in `net`.
     fn source_in(self, net: IpNet) -> Self {
-        let offset = if net.addr().is_ipv6() { 8 } else { 12 };
+        self.address_in(net, if net.addr().is_ipv6() { 8 } else { 12 })
+    }
+
+    /// The destination is in `net`.
+    fn destination_in(self, net: IpNet) -> Self {
+        self.address_in(net, if net.addr().is_ipv6() { 24 } else { 16 })
+    }
+
+    fn address_in(self, net: IpNet, offset: u32) -> Self {
         let rule = self.load_address(net.addr(), offset);
         let rule = if net.prefix_len() == net.max_prefix_len() {
             rule

@@ -10,6 +10,7 @@ use nix::libc;
 use nix::sys::socket::SockProtocol;
 use serde::{Deserialize, Serialize};
 
+use crate::error::HostError;
 use crate::netlink::{
     Attributes, Message, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Netlink, Reply, attributes, text,
     u32_at,
@@ -22,6 +23,7 @@ pub(crate) const MAIN: u32 = 254;
 pub(crate) const PROTOCOL: u8 = 87;
 
 const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
@@ -33,9 +35,15 @@ const RTM_NEWRULE: u16 = 32;
 const RTM_DELRULE: u16 = 33;
 const RTM_GETRULE: u16 = 34;
 
+const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_MASTER: u16 = 10;
 const IFLA_TXQLEN: u16 = 13;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_BR_MCAST_SNOOPING: u16 = 23;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_FLAGS: u16 = 8;
@@ -71,6 +79,32 @@ const RTNEXTHOP_LEN: usize = 8;
 pub(crate) struct Link {
     pub(crate) index: u32,
     pub(crate) name: String,
+}
+
+/// An interface as the kernel lists it.
+#[derive(Clone, Debug)]
+pub(crate) struct LinkFacts {
+    pub(crate) link: Link,
+    /// `ARPHRD_*`.
+    pub(crate) kind_of_link: u16,
+    /// `IFF_*`.
+    pub(crate) flags: u32,
+    /// What made it: "bridge", "tun"; nothing if a driver of hardware did.
+    pub(crate) kind: Option<String>,
+    /// What it is a port of.
+    pub(crate) master: Option<u32>,
+    pub(crate) mtu: u32,
+    pub(crate) mac: [u8; 6],
+}
+
+impl LinkFacts {
+    pub(crate) fn is_bridge(&self) -> bool {
+        self.kind.as_deref() == Some("bridge")
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.flags & libc::IFF_UP as u32 != 0
+    }
 }
 
 /// A route.
@@ -190,12 +224,51 @@ impl Routing {
     /// Sets what an interface of ours needs, and turns it on.
     pub(crate) fn set_up(&mut self, link: u32, mtu: u16, queue_len: u32) -> io::Result<()> {
         let up = u32::try_from(libc::IFF_UP).expect("IFF_UP is one bit");
-        let mut fixed = [0; IFINFOMSG_LEN];
-        fixed[4..8].copy_from_slice(&link.to_ne_bytes());
-        fixed[8..12].copy_from_slice(&up.to_ne_bytes());
-        fixed[12..16].copy_from_slice(&up.to_ne_bytes());
+        let fixed = link_message(link, up, up);
         let attributes = Attributes::new().u32(IFLA_MTU, mtu.into()).u32(IFLA_TXQLEN, queue_len);
         self.order(RTM_NEWLINK, 0, &fixed, attributes)
+    }
+
+    /// Every interface, with what is known of it.
+    pub(crate) fn facts(&mut self) -> io::Result<Vec<LinkFacts>> {
+        let replies = self.dump(RTM_GETLINK, &[0; IFINFOMSG_LEN])?;
+        Ok(replies.iter().filter_map(|reply| parse_facts(&reply.body)).collect())
+    }
+
+    /// One of them.
+    pub(crate) fn facts_of(&mut self, name: &str) -> Result<LinkFacts, HostError> {
+        let all = self.facts().map_err(HostError::kernel("list interfaces"))?;
+        let found = all.into_iter().find(|facts| facts.link.name == name);
+        found.ok_or_else(|| HostError::NoInterface(name.to_owned()))
+    }
+
+    /// Makes a bridge that gives every port every frame of a group.
+    pub(crate) fn add_bridge(&mut self, name: &str) -> io::Result<()> {
+        // Who joined a group behind a tunnel is more than a bridge can know.
+        let data = Attributes::new().bytes(IFLA_BR_MCAST_SNOOPING, &[0]);
+        let info = Attributes::new().string(IFLA_INFO_KIND, "bridge").nest(IFLA_INFO_DATA, &data);
+        let attributes = Attributes::new().string(IFLA_IFNAME, name).nest(IFLA_LINKINFO, &info);
+        self.order(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &[0; IFINFOMSG_LEN], attributes)
+    }
+
+    pub(crate) fn remove_link(&mut self, link: u32) -> io::Result<()> {
+        self.order(RTM_DELLINK, 0, &link_message(link, 0, 0), Attributes::new())
+    }
+
+    /// Makes the interface a port of another, or of none.
+    pub(crate) fn set_master(&mut self, link: u32, master: Option<u32>) -> io::Result<()> {
+        let attributes = Attributes::new().u32(IFLA_MASTER, master.unwrap_or(0));
+        self.order(RTM_NEWLINK, 0, &link_message(link, 0, 0), attributes)
+    }
+
+    /// Gives the flags in `mask` the values in `flags`.
+    pub(crate) fn set_flags(&mut self, link: u32, flags: u32, mask: u32) -> io::Result<()> {
+        self.order(RTM_NEWLINK, 0, &link_message(link, flags, mask), Attributes::new())
+    }
+
+    pub(crate) fn set_mac(&mut self, link: u32, mac: [u8; 6]) -> io::Result<()> {
+        let attributes = Attributes::new().bytes(IFLA_ADDRESS, &mac);
+        self.order(RTM_NEWLINK, 0, &link_message(link, 0, 0), attributes)
     }
 
     /// Every address of every interface.
@@ -427,6 +500,39 @@ fn rule_message(rule: &Rule) -> ([u8; RTMSG_LEN], Attributes) {
         }
     };
     (fixed, attributes)
+}
+
+fn link_message(link: u32, flags: u32, mask: u32) -> [u8; IFINFOMSG_LEN] {
+    let mut fixed = [0; IFINFOMSG_LEN];
+    fixed[4..8].copy_from_slice(&link.to_ne_bytes());
+    fixed[8..12].copy_from_slice(&flags.to_ne_bytes());
+    fixed[12..16].copy_from_slice(&mask.to_ne_bytes());
+    fixed
+}
+
+fn parse_facts(body: &[u8]) -> Option<LinkFacts> {
+    let mut facts = LinkFacts {
+        link: parse_link(body)?,
+        kind_of_link: crate::netlink::u16_at(body, 2)?,
+        flags: u32_at(body, 8)?,
+        kind: None,
+        master: None,
+        mtu: 0,
+        mac: [0; 6],
+    };
+    for (kind, value) in attributes(body.get(IFINFOMSG_LEN..)?) {
+        match kind {
+            IFLA_MASTER => facts.master = u32_at(value, 0),
+            IFLA_MTU => facts.mtu = u32_at(value, 0)?,
+            IFLA_ADDRESS => facts.mac = value.first_chunk().copied().unwrap_or_default(),
+            IFLA_LINKINFO => {
+                let found = attributes(value).find(|&(kind, _)| kind == IFLA_INFO_KIND);
+                facts.kind = found.map(|(_, kind)| text(kind));
+            }
+            _ => {}
+        }
+    }
+    Some(facts)
 }
 
 fn parse_link(body: &[u8]) -> Option<Link> {

@@ -33,6 +33,8 @@ pub struct ServerPlan {
     pub behind: Vec<IpNet>,
     /// The name of the nf_tables table that is ours, of family `inet`.
     pub table: String,
+    /// The bridge whose network the server's may be a part of, for that is where its members are.
+    pub bridge: Option<String>,
 }
 
 /// A host set up for a server.
@@ -93,13 +95,18 @@ fn prepare(
     }
     let mut routing = Routing::open().map_err(HostError::kernel("open rtnetlink"))?;
     let link = find(&mut routing, &plan.tun)?;
+    let bridge = match &plan.bridge {
+        Some(name) => Some(routing.facts_of(name)?),
+        None => None,
+    };
+    let bridge_link = bridge.as_ref().map(|bridge| bridge.link.index);
     for (key, net) in
         [("network.ipv4", plan.address4.map(IpNet::V4)), ("network.ipv6", address6.map(IpNet::V6))]
     {
         // What is ours already is not given up because somebody else came to overlap it.
         let is_made = |net| made.contains(&Change::Address { link: link.clone(), address: net });
         if let Some(net) = net.filter(|&net| !is_made(net)) {
-            refuse_overlap(&mut routing, &link, key, net)?;
+            refuse_overlap(&mut routing, &link, bridge_link, key, net)?;
         }
     }
     ready(&mut routing, &link, plan.mtu, address6.is_some())?;
@@ -122,7 +129,7 @@ fn prepare(
         }
         // One member's subnet must not cost the others theirs.
         if !made.contains(&change)
-            && let Err(error) = refuse_overlap(&mut routing, &link, "the user's iroute", net)
+            && let Err(error) = refuse_overlap(&mut routing, &link, None, "the user's iroute", net)
         {
             tracing::warn!("a subnet behind a member is not routed: {error}");
             continue;
@@ -144,6 +151,7 @@ fn prepare(
             masquerade: plan.nat,
             guard4: guard(plan.address4.is_some(), Setting::Forward4)?,
             guard6: guard(address6.is_some(), Setting::Forward6)?,
+            bridge: bridge.map(|bridge| (bridge.link.name, bridge.mac)),
         },
     });
     // Last, so that nothing is forwarded before the table says what may be.
@@ -188,16 +196,22 @@ pub(crate) fn ready(
         .map_err(HostError::kernel(format!("set MTU {mtu} on {name} and turn it on")))
 }
 
-/// Fails if an address or route on another interface is in `net`, or the other way round.
+/// Fails if an address or route on another interface is in `net`, or the other way round; but
+/// `net` may be a part of the network that is on `bridge`, if this host's address there is not in
+/// it.
 fn refuse_overlap(
     routing: &mut Routing,
     tun: &Link,
+    bridge: Option<u32>,
     key: &'static str,
     net: IpNet,
 ) -> Result<(), HostError> {
     let addresses = routing.addresses().map_err(HostError::kernel("list addresses"))?;
     let routes = routing.routes().map_err(HostError::kernel("list routes"))?;
-    let addresses = addresses.into_iter().map(|(link, address)| (link, address.trunc()));
+    let addresses = addresses.into_iter().map(|(link, address)| {
+        let is_inside = Some(link) == bridge && net.contains(&address.addr());
+        (link, if is_inside { address.addr().into() } else { address.trunc() })
+    });
     let routes = routes
         .into_iter()
         .filter(|listed| listed.unicast)
@@ -206,9 +220,10 @@ fn refuse_overlap(
         let broad = if other.addr().is_ipv6() { BROAD6 } else { BROAD4 };
         other.prefix_len() > broad && (other.contains(&net) || net.contains(other))
     };
-    let Some((link, other)) =
-        addresses.chain(routes).find(|(link, other)| *link != tun.index && overlaps(other))
-    else {
+    let Some((link, other)) = addresses.chain(routes).find(|(link, other)| {
+        let is_part = Some(*link) == bridge && other.prefix_len() < net.prefix_len();
+        *link != tun.index && overlaps(other) && !is_part
+    }) else {
         return Ok(());
     };
     let links = routing.links().map_err(HostError::kernel("list interfaces"))?;

@@ -193,6 +193,7 @@ impl Client {
         let workers = Workers::start(
             WorkersConfig {
                 queues: tun.queues(),
+                frames: Vec::new(),
                 without_queues: 0,
                 layer,
                 gateway4: None,

@@ -1,5 +1,6 @@
 //! The responder's side: one network, its doors, the host around it.
 
+mod bridge;
 mod client_keys;
 mod doors;
 mod segment;
@@ -28,6 +29,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
 use tracing::{error, info, warn};
 
+use self::bridge::Joined;
 use self::doors::{AllBound, OpenDoor, bind_all};
 use crate::clock;
 use crate::driver::{Order, Services, SessionInfo, Which};
@@ -179,6 +181,7 @@ struct Inner {
     listening: Mutex<Vec<Listening>>,
     routes: Mutex<EventRoutes>,
     host: Mutex<Option<ServerHost>>,
+    joined: Mutex<Option<Joined>>,
     next_socket: AtomicU32,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -230,7 +233,11 @@ impl Server {
             info!("the kernel offers no segmentation offload on TUN devices: slower, but it works");
         }
         let gateways = network.gateways();
-        let plan = server_plan(&config, &device, &gateways, Vec::new());
+        let (joined, frames) =
+            bridge::join(&journal, &config.network, &device, workers_wanted).await?;
+        let behind = joined.iter().flat_map(Joined::behind).collect();
+        let bridge = joined.as_ref().and_then(Joined::name);
+        let plan = server_plan(&config, &device, &gateways, behind, bridge);
         let host = tokio::task::spawn_blocking(move || ServerHost::apply(&journal, &plan))
             .await
             .map_err(|error| cannot("the host's network")(&error))?
@@ -245,6 +252,7 @@ impl Server {
             gateways: gateways.iter().map(IpNet::addr).collect(),
             host_mtu: config.network.mtu,
             policy: Arc::clone(&policy),
+            on_bridge: joined.iter().flat_map(Joined::addresses).copied().collect(),
             groups: config.network.relay_groups.clone(),
             segment: Arc::clone(&segment),
         };
@@ -252,6 +260,7 @@ impl Server {
         let workers = Workers::start(
             WorkersConfig {
                 queues: tun.queues(),
+                frames,
                 without_queues: 0,
                 layer: Layer::Ip,
                 gateway4: gateways.iter().find_map(|net| match net.addr() {
@@ -267,6 +276,9 @@ impl Server {
             events,
         )
         .map_err(|error| cannot("packet threads")(&error))?;
+        if let Some(joined) = &joined {
+            workers.submit(vec![joined.plug()]);
+        }
 
         let (replaced, replaced_ports) = mpsc::unbounded_channel();
         let authenticator = authenticator.unwrap_or_else(|| {
@@ -311,6 +323,7 @@ impl Server {
             listening: Mutex::default(),
             routes: Mutex::default(),
             host: Mutex::new(undo.release()),
+            joined: Mutex::new(joined),
             next_socket: AtomicU32::new(0),
             tasks: Mutex::default(),
         }));
@@ -433,6 +446,9 @@ impl Server {
         keep(&mut changed, "network.mtu", &former.network.mtu, &mut next.network.mtu);
         let groups = &former.network.relay_groups;
         keep(&mut changed, "network.relay_groups", groups, &mut next.network.relay_groups);
+        keep(&mut changed, "network.bridge", &former.network.bridge, &mut next.network.bridge);
+        let bridged = &former.network.bridge_networks;
+        keep(&mut changed, "network.bridge_networks", bridged, &mut next.network.bridge_networks);
         keep(&mut changed, "server.workers", &former.server.workers, &mut next.server.workers);
         keep(&mut changed, "server.user", &former.server.user, &mut next.server.user);
         doors::keep_management(&mut changed, &former, &mut next);
@@ -496,7 +512,8 @@ impl Server {
         }
         let inner = Arc::clone(&self.0);
         let undone = tokio::task::spawn_blocking(move || {
-            let left = lock(&inner.host).take().map(ServerHost::undo).unwrap_or_default();
+            let mut left = lock(&inner.host).take().map(ServerHost::undo).unwrap_or_default();
+            left.extend(lock(&inner.joined).take().map(Joined::undo).unwrap_or_default());
             inner.services.workers.stop();
             left
         });
@@ -516,9 +533,12 @@ impl Server {
         let updated = tokio::task::spawn_blocking(move || match &mut *lock(&inner.host) {
             Some(host) => {
                 // Under the lock, so that of two updates the later one knows more.
-                let behind = inner.services.network.behind().into_iter().collect();
+                let members = inner.services.network.behind().into_iter();
+                let joined = lock(&inner.joined);
+                let behind = joined.iter().flat_map(Joined::behind).chain(members).collect();
+                let bridge = joined.as_ref().and_then(Joined::name);
                 let (device, addresses) = (&inner.summary.device, &inner.summary.addresses);
-                let plan = server_plan(&config, device, addresses, behind);
+                let plan = server_plan(&config, device, addresses, behind, bridge);
                 host.update(&plan).map_err(|error| error.to_string())
             }
             None => Ok(()),
@@ -677,7 +697,7 @@ fn network_settings(config: &Config, ipv6: Option<Ipv6Net>) -> NetworkSettings {
             search: network.search.clone(),
             ..DnsSettings::default()
         },
-        routes: network.routes.clone(),
+        routes: network.routes.iter().chain(&network.bridge_networks).copied().collect(),
         excluded: Vec::new(),
         redirect4: network.redirect_gateway && network.ipv4.is_some(),
         redirect6: network.redirect_gateway && ipv6.is_some(),
@@ -692,6 +712,7 @@ fn server_plan(
     device: &str,
     gateways: &[IpNet],
     behind: Vec<IpNet>,
+    bridge: Option<String>,
 ) -> ServerPlan {
     ServerPlan {
         tun: device.to_owned(),
@@ -707,6 +728,7 @@ fn server_plan(
         nat: config.network.nat,
         behind,
         table: device.to_owned(),
+        bridge,
     }
 }
 

@@ -30,6 +30,7 @@ use sys::{Interest, Poller, TcpIo, TunQueue, UdpIo, UdpSender, Waker};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::Sender;
 
+use run::Devices;
 pub use streams::StreamEnd;
 use streams::{Spares, StreamSender};
 
@@ -39,6 +40,9 @@ pub struct WorkersConfig<B> {
     /// One queue of the TUN device for each worker. Without any, packets for the host vanish:
     /// for load generators and tests.
     pub queues: Vec<TunQueue>,
+    /// One queue of the device for frames of the network that the segment is joined to, for each
+    /// worker; none if there is no such network.
+    pub frames: Vec<TunQueue>,
     /// How many workers there are if there are no queues.
     pub without_queues: usize,
     /// What those queues carry: packets (TUN) or frames (TAP).
@@ -211,7 +215,9 @@ impl Workers {
         config: WorkersConfig<impl Fn() -> F>,
         events: Sender<WorkerEvent>,
     ) -> io::Result<Self> {
-        let WorkersConfig { queues, without_queues, layer, gateway4, gateway6, fabric } = config;
+        let WorkersConfig { queues, frames, without_queues, layer, gateway4, gateway6, fabric } =
+            config;
+        let mut frames = frames.into_iter();
         let queues = if queues.is_empty() {
             (0..without_queues.max(1)).map(|_| None).collect::<Vec<_>>()
         } else {
@@ -226,7 +232,7 @@ impl Workers {
             let worker = Worker::new(fabric(), &settings);
             let poller = Poller::new()?;
             sides.push(Side::new(&poller, worker.totals()));
-            parts.push((worker, poller, queue));
+            parts.push((worker, poller, Devices { host: queue, frames: frames.next() }));
         }
         let workers = Self(Arc::new(Shared {
             workers: sides,
@@ -236,13 +242,13 @@ impl Workers {
             broke: Notify::new(),
             threads: Mutex::default(),
         }));
-        for (index, (worker, poller, queue)) in parts.into_iter().enumerate() {
+        for (index, (worker, poller, devices)) in parts.into_iter().enumerate() {
             let turn = run::Turn::new(
                 Arc::clone(&workers.0),
                 index,
                 worker,
                 poller,
-                queue,
+                devices,
                 events.clone(),
             );
             let spawn = turn.and_then(|turn| {

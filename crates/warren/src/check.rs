@@ -62,6 +62,7 @@ pub(crate) fn run(global: &Global, args: &ConfigFile, output: Output) -> anyhow:
     let is_running = UnixStream::connect(global.state.join("api.sock")).is_ok();
 
     let mut findings = of_the_host(&Facts::gather(), &config);
+    findings.extend(of_the_bridge(&config, is_running));
     findings.extend(of_the_doors(&config, is_running));
     findings.extend(of_least_privilege(&config));
     findings.push(of_offloads());
@@ -141,6 +142,19 @@ fn of_the_host(facts: &Facts, config: &Config) -> Vec<Finding> {
         findings.push(finding("other filters", Grade::Warning, detail));
     }
     findings
+}
+
+/// Whether the interface that the configuration names can be bridged.
+fn of_the_bridge(config: &Config, is_running: bool) -> Option<Finding> {
+    let interface = config.network.bridge.as_deref()?;
+    let subject = format!("bridge {interface}");
+    Some(match host::check_bridge(interface) {
+        Ok(()) => finding(&subject, Grade::Ok, ""),
+        Err(_) if is_running => {
+            finding(&subject, Grade::Ok, "in use by the server that is running")
+        }
+        Err(error) => finding(&subject, Grade::Missing, error.to_string()),
+    })
 }
 
 fn of_the_doors(config: &Config, is_running: bool) -> Vec<Finding> {

@@ -36,6 +36,7 @@ fn change_everything(journal: &Journal) -> (ServerHost, ClientHost) {
         nat: true,
         behind: Vec::new(),
         table: "warren-0".into(),
+        bridge: None,
     };
     let client = ClientPlan {
         tun: "warren1".into(),

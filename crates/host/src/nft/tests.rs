@@ -10,7 +10,64 @@ fn server(masquerade: bool, guard: bool) -> Ruleset {
         masquerade,
         guard4: guard,
         guard6: guard,
+        bridge: None,
     }
+}
+
+#[test]
+fn what_is_bridged_is_neither_an_impostors_nor_masqueraded() {
+    Lab::run(|_| {
+        let Ruleset::Server { tun, masquerade, .. } = server(true, true) else { return };
+        let bridged = Ruleset::Server {
+            tun,
+            masquerade,
+            pool4: Some("10.86.0.0/15".parse().unwrap()),
+            pool6: None,
+            behind: Vec::new(),
+            guard4: true,
+            guard6: false,
+            bridge: Some(("br-warren0".into(), [2, 0, 0, 0, 0, 7])),
+        };
+        bridged.install("warren-0").unwrap();
+
+        let expected = r#"table inet warren-0 {
+	chain preraw {
+		type filter hook prerouting priority raw; policy accept;
+		iifname "br-warren0" @ll,0,48 0x20000000007 drop
+		iifname "br-warren0" @ll,0,48 != 0x20000000007 ip saddr 10.86.0.0/15 notrack accept
+		iifname "br-warren0" @ll,0,48 != 0x20000000007 ip daddr 10.86.0.0/15 notrack accept
+		iifname != "warren0" iifname != "lo" ip saddr 10.86.0.0/15 drop
+	}
+
+	chain postrouting {
+		type nat hook postrouting priority srcnat; policy accept;
+		ip saddr 10.86.0.0/15 oifname != "warren0" masquerade
+	}
+
+	chain forward {
+		type filter hook forward priority filter; policy accept;
+		iifname "warren0" accept
+		oifname "warren0" ct state established,related accept
+		oifname "warren0" drop
+		iifname "br-warren0" oifname "br-warren0" accept
+		iifname "warren*" accept
+		oifname "warren*" accept
+		iifname "br-warren*" oifname "br-warren*" accept
+		meta nfproto ipv4 drop
+	}
+}
+"#;
+        assert_eq!(sh("nft list ruleset"), expected);
+        // On a bridge of the host's own, the host is heard.
+        let Ruleset::Server { tun, .. } = server(true, true) else { return };
+        let bridge = Some(("br0".into(), [2, 0, 0, 0, 0, 7]));
+        let (masquerade, guard4, guard6) = (false, false, false);
+        let (pool4, pool6, behind) = (None, None, Vec::new());
+        let theirs =
+            Ruleset::Server { tun, pool4, pool6, behind, masquerade, guard4, guard6, bridge };
+        theirs.install("warren-0").unwrap();
+        assert!(!sh("nft list ruleset").contains("@ll"));
+    });
 }
 
 #[test]
@@ -38,6 +95,7 @@ fn the_kernel_understands_the_servers_table_as_meant() {
 		oifname "warren0" drop
 		iifname "warren*" accept
 		oifname "warren*" accept
+		iifname "br-warren*" oifname "br-warren*" accept
 		meta nfproto ipv4 drop
 		meta nfproto ipv6 drop
 	}
@@ -124,6 +182,7 @@ fn a_whole_address_needs_no_mask() {
             masquerade: true,
             guard4: false,
             guard6: true,
+            bridge: None,
         };
 
         ruleset.install("warren-0").unwrap();

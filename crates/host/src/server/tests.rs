@@ -15,6 +15,7 @@ fn plan() -> ServerPlan {
         nat: true,
         behind: Vec::new(),
         table: "warren-0".into(),
+        bridge: None,
     }
 }
 
@@ -55,6 +56,31 @@ fn the_host_is_afterwards_exactly_as_found() {
         assert_eq!(host.undo(), Vec::<String>::new());
         lab.snapshot().assert_same(&before);
         assert_eq!(fs::read_dir(lab.state()).unwrap().count(), 0, "the journal is empty");
+    });
+}
+
+#[test]
+fn the_network_may_be_a_part_of_that_of_the_bridge_and_of_no_other() {
+    Lab::run(|lab| {
+        world(&lab);
+        sh("ip link add br0 type bridge");
+        sh("ip link set br0 up");
+        sh("ip addr add 10.86.0.1/12 dev br0");
+        let address4 = Some("10.86.128.1/17".parse().unwrap());
+        let part = ServerPlan { address4, ..plan() };
+
+        let error = ServerHost::apply(&lab.journal(), &part).unwrap_err().to_string();
+        assert!(error.contains("10.80.0.0/12") && error.contains("br0"), "{error}");
+
+        let bridge = Some("br0".to_owned());
+        let host =
+            ServerHost::apply(&lab.journal(), &ServerPlan { bridge: bridge.clone(), ..part });
+        assert_eq!(host.unwrap().undo(), Vec::<String>::new());
+        // This host's own address on the bridge is no member's.
+        let address4 = Some("10.86.0.3/17".parse().unwrap());
+        let inside = ServerPlan { address4, bridge, ..plan() };
+        let error = ServerHost::apply(&lab.journal(), &inside).unwrap_err().to_string();
+        assert!(error.contains("10.86.0.1/32") && error.contains("br0"), "{error}");
     });
 }
 

@@ -39,6 +39,7 @@ impl Hall {
         let (sender, events) = mpsc::channel(64);
         let config = WorkersConfig {
             layer: contract::Layer::Ip,
+            frames: Vec::new(),
             queues: Vec::new(),
             without_queues: 1,
             gateway4: None,

@@ -1,10 +1,12 @@
 //! The Ethernet side of the network: its hardware address, and the forgetting of others.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backends::{Store, StoreError, random_bytes};
 use hub::Segment;
+use tracing::warn;
 use wire::ethernet::Mac;
 
 /// How often silent hardware addresses are looked for.
@@ -22,8 +24,17 @@ pub(super) fn new(store: &Store) -> Result<Arc<Segment>, StoreError> {
 /// Lets the segment forget, for as long as the future lives.
 pub(super) async fn keep_fresh(segment: Arc<Segment>) {
     let mut every = tokio::time::interval(AGE_EVERY);
+    let mut apart = BTreeSet::new();
     loop {
         every.tick().await;
-        segment.age(Instant::now());
+        let now = Instant::now();
+        segment.age(now);
+        let former = std::mem::replace(&mut apart, segment.apart(now).into_iter().collect());
+        for port in apart.difference(&former) {
+            warn!(
+                port = port.0,
+                "a member is on the bridged network itself, too: it stays off the segment until a minute after its own bridge is gone"
+            );
+        }
     }
 }

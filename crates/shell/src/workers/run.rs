@@ -30,6 +30,8 @@ const TYPICAL_PACKET: usize = 1400;
 const TIMER_SLACK: u64 = 1000;
 /// The poller's token of the TUN device; those of sockets are their 16-bit ids.
 const TUN: u64 = 1 << 32;
+/// That of the device for frames.
+const FRAMES: u64 = TUN + 1;
 
 /// One worker's thread, before and while it runs.
 #[derive(Debug)]
@@ -49,10 +51,19 @@ pub(super) struct Turn<F> {
     moved: usize,
 }
 
+/// A worker's queues of the devices.
+#[derive(Debug)]
+pub(super) struct Devices {
+    /// Of the host's, for packets or, at a client, for frames.
+    pub(super) host: Option<TunQueue>,
+    /// Of that for frames of the network that the segment is joined to.
+    pub(super) frames: Option<TunQueue>,
+}
+
 /// Everything the worker reads from and writes to.
 #[derive(Debug)]
 struct Outside {
-    tun: Option<TunQueue>,
+    devices: Devices,
     /// By socket id.
     sockets: Vec<Option<Slot>>,
     streams: HashMap<StreamId, Arc<StreamSender>>,
@@ -111,11 +122,13 @@ impl<F: Fabric> Turn<F> {
         index: usize,
         worker: Worker<F>,
         poller: Poller,
-        tun: Option<TunQueue>,
+        devices: Devices,
         events: Sender<WorkerEvent>,
     ) -> io::Result<Self> {
-        if let Some(tun) = &tun {
-            poller.add(tun, TUN)?;
+        for (queue, token) in [(&devices.host, TUN), (&devices.frames, FRAMES)] {
+            if let Some(queue) = queue {
+                poller.add(queue, token)?;
+            }
         }
         Ok(Self {
             shared,
@@ -123,7 +136,13 @@ impl<F: Fabric> Turn<F> {
             offloads: worker.offloads(),
             worker,
             poller,
-            outside: Outside { tun, sockets: Vec::new(), streams: HashMap::new(), lost: 0, events },
+            outside: Outside {
+                devices,
+                sockets: Vec::new(),
+                streams: HashMap::new(),
+                lost: 0,
+                events,
+            },
             streams: Streams::default(),
             buffers: ReceiveBuffers::default(),
             room: vec![0; MAX_TUN_READ].into(),
@@ -159,7 +178,7 @@ impl<F: Fabric> Turn<F> {
                     let sides = (&mut self.worker, &mut self.outside);
                     self.moved += self.streams.serve(now, stream, &self.poller, sides);
                 } else {
-                    self.serve_host(now);
+                    self.serve_device(now, token);
                 }
             }
             self.worker.flush(&mut self.outside);
@@ -261,10 +280,12 @@ impl<F: Fabric> Turn<F> {
         }
     }
 
-    fn serve_host(&mut self, now: Instant) {
+    fn serve_device(&mut self, now: Instant, token: u64) {
         for _ in 0..HOST_ROUNDS {
-            let Some(tun) = &mut self.outside.tun else { return };
-            let len = match tun.read(&mut self.room) {
+            let devices = &mut self.outside.devices;
+            let device = if token == FRAMES { &mut devices.frames } else { &mut devices.host };
+            let Some(queue) = device else { return };
+            let len = match queue.read(&mut self.room) {
                 Ok(len) => len,
                 Err(error) => match self.read_errors.judge(&error) {
                     ReadError::Empty => return,
@@ -272,12 +293,16 @@ impl<F: Fabric> Turn<F> {
                         self.worker.count_discards(Discard::Malformed, 1);
                         continue;
                     }
-                    ReadError::Device => return self.lose_host(error),
+                    ReadError::Device => return self.lose_device(token, error),
                 },
             };
             self.read_errors = ReadErrors::default();
             self.moved += len.div_ceil(TYPICAL_PACKET);
-            self.worker.on_host(now, &mut self.room[..len], &mut self.outside);
+            let read = &mut self.room[..len];
+            match token {
+                FRAMES => self.worker.on_bridge(now, read, &mut self.outside),
+                _ => self.worker.on_host(now, read, &mut self.outside),
+            }
             if self.worker.is_pressing() {
                 self.worker.flush(&mut self.outside);
             }
@@ -285,10 +310,13 @@ impl<F: Fabric> Turn<F> {
     }
 
     /// The device is gone: reading it again would only spin.
-    fn lose_host(&mut self, error: io::Error) {
-        tracing::error!(worker = self.index, %error, "the TUN device is gone");
-        if let Some(tun) = self.outside.tun.take() {
-            let _ = self.poller.remove(&tun);
+    fn lose_device(&mut self, token: u64, error: io::Error) {
+        let name = if token == FRAMES { "TAP" } else { "TUN" };
+        tracing::error!(worker = self.index, %error, "the {name} device is gone");
+        let devices = &mut self.outside.devices;
+        let device = if token == FRAMES { &mut devices.frames } else { &mut devices.host };
+        if let Some(queue) = device.take() {
+            let _ = self.poller.remove(&queue);
         }
         let _ = self.outside.events.try_send(WorkerEvent::TunFailed(error));
         self.shared.break_down();
@@ -344,16 +372,24 @@ impl Outside {
 
 impl TunIo for Outside {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        match &mut self.tun {
+        match &mut self.devices.host {
             Some(tun) => tun.read(into),
             None => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 
     fn write(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<()> {
-        match &mut self.tun {
+        match &mut self.devices.host {
             Some(tun) => tun.write(pieces),
             None => Ok(()),
+        }
+    }
+
+    fn write_frame(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<()> {
+        match &mut self.devices.frames {
+            Some(tap) => tap.write(pieces),
+            // A client has one device, and it carries frames.
+            None => self.write(pieces),
         }
     }
 }

@@ -82,6 +82,7 @@ impl Lab {
     fn new(queues: Vec<TunQueue>, without_queues: usize) -> Self {
         let (sender, events) = mpsc::channel(8);
         let config = WorkersConfig {
+            frames: Vec::new(),
             queues,
             without_queues,
             layer: Layer::Ip,

@@ -12,8 +12,12 @@ use crate::process;
 
 /// What the lab runs as peers and observers, and `g++` for the fuzzer's runtime.
 const PACKAGES: &[&str] = &[
+    "avahi-daemon",
+    "avahi-utils",
     "ca-certificates",
     "dante-server",
+    "dbus",
+    "dnsmasq-base",
     "g++",
     "iperf3",
     "iproute2",
@@ -32,6 +36,7 @@ const PACKAGES: &[&str] = &[
     "tcpdump",
     "tinyproxy-bin",
     "tshark",
+    "udhcpc",
     "unzip",
 ];
 

@@ -96,7 +96,8 @@ pub struct Server {
     pub port: u16,
     /// Whether that is TCP's.
     pub tcp: bool,
-    /// More lines for its configuration.
+    /// More lines for its configuration. With `server-bridge` among them, clients get addresses of
+    /// that network and none of the usual.
     pub extra: Vec<String>,
 }
 
@@ -143,9 +144,12 @@ impl Server {
         make_executable(&checker)?;
 
         let transport = if self.tcp { "tcp6-server" } else { "udp6\nexplicit-exit-notify 1" };
+        let pools = match self.extra.iter().any(|line| line.starts_with("server-bridge ")) {
+            true => "",
+            false => "server 10.8.0.0 255.255.255.0\nserver-ipv6 fd08::/64\n",
+        };
         let mut text = format!(
-            "dev tun\nproto {transport}\nport {}\ntopology subnet\nserver 10.8.0.0 255.255.255.0\n\
-             server-ipv6 fd08::/64\nkeepalive 2 8\ndh none\nverb 4\n\
+            "dev tun\nproto {transport}\nport {}\ntopology subnet\n{pools}keepalive 2 8\ndh none\nverb 4\n\
              ifconfig-pool-persist {} 1\ndata-ciphers {}\nauth {}\nkey-direction 0\ndisable-dco\n",
             self.port,
             folder.join(format!("pool-{}", self.port)).display(),

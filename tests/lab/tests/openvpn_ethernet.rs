@@ -226,6 +226,62 @@ fn a_media_server_is_found_across_kinds_of_members() {
     });
 }
 
+/// Starts a message bus and a responder for mDNS, which this client's device is the whole world of.
+fn avahi(lab: &Lab, client: &Client) -> Result<[lab::Peer; 2]> {
+    let (namespace, name) = (client.namespace(), client.namespace().name());
+    // Both have a `/run` of their own in there.
+    namespace.run("mkdir", &["-p", "/run/dbus", "/run/avahi-daemon"])?;
+    let mut command = Command::new("dbus-daemon");
+    command.args(["--system", "--nofork", "--nopidfile", "--nosyslog"]);
+    let bus = namespace.spawn("dbus", command)?;
+    eventually(PATIENCE, || {
+        namespace.run("test", &["-S", "/run/dbus/system_bus_socket"])?;
+        Ok(())
+    })?;
+    // mDNS over IPv6 comes from link-local addresses, which members without frames do not have.
+    let settings = format!(
+        "[server]\nhost-name={name}\nuse-ipv4=yes\nuse-ipv6=no\nallow-interfaces={}\n\
+         allow-point-to-point=yes\nenable-dbus=yes\n[publish]\npublish-workstation=no\n",
+        device(client)?,
+    );
+    let settings = lab.file(&format!("{name}.avahi"), &settings)?;
+    let mut command = Command::new("avahi-daemon");
+    command.args(["--no-drop-root", "--no-chroot", "--no-rlimits", "--no-proc-title", "--file"]);
+    command.arg(settings);
+    let daemon = namespace.spawn("avahi", command)?;
+    daemon.wait_for("Server startup complete", PATIENCE)?;
+    Ok([bus, daemon])
+}
+
+#[test]
+fn a_printer_is_found_by_its_service_across_kinds_of_members() {
+    scenario("mdns", |lab| {
+        let (_world, _warren, clients) = house(lab, &["tap", "tun"], &[])?;
+        let _daemons = [avahi(lab, &clients[0])?, avahi(lab, &clients[1])?];
+        for (printer, seeker) in [(&clients[0], &clients[1]), (&clients[1], &clients[0])] {
+            let name = format!("Printer of {}", printer.namespace().name());
+            let mut command = Command::new("avahi-publish");
+            command.args(["-s", &name, "_ipp._tcp", "631"]);
+            let published = printer.namespace().spawn("avahi-publish", command)?;
+            published.wait_for("Established under name", PATIENCE)?;
+
+            let address = printer.address4()?;
+            eventually(PATIENCE, || {
+                let arguments = ["--parsable", "--resolve", "--terminate", "_ipp._tcp"];
+                let found = seeker.namespace().run("avahi-browse", &arguments)?;
+                let of_the_printer = |line: &&str| {
+                    line.starts_with('=') && line.contains(&format!(";{address};631;"))
+                };
+                let line = found.lines().find(of_the_printer);
+                ensure!(line.is_some(), "no printer at {address}: {found}");
+                Ok(())
+            })?;
+            published.stop(PATIENCE)?;
+        }
+        Ok(())
+    });
+}
+
 #[test]
 fn a_flood_of_hardware_addresses_and_questions_disturbs_nobody() {
     scenario("floods", |lab| {

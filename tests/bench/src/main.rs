@@ -37,7 +37,8 @@ cargo run --release -p bench -- [--json FILE] [--quick] [--only ROW]...
   --quick       one short round: shows that everything runs, not how fast
   --only ROW    only this; may be repeated. A ratio needs both of its rows.
                 veth, limit, openvpn-openvpn, openvpn-warren, warren-warren,
-                openvpn-openvpn-tcp, openvpn-warren-tcp, warren-warren-tcp, idle, handshakes
+                openvpn-openvpn-tcp, openvpn-warren-tcp, warren-warren-tcp, openvpn-openvpn-tap,
+                warren-warren-tap, idle, handshakes
 
 Needs root, iproute2, iputils-ping, iperf3, openssl, openvpn, util-linux, and the release build of
 warren (or its path in WARREN_BIN). `cargo xtask bench` sees to all of that.

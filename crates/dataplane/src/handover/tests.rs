@@ -141,7 +141,7 @@ fn whoever_sleeps_is_woken_once_and_nobody_else() {
 #[test]
 fn nobody_sleeps_over_a_parcel() {
     const PATIENCE: Duration = Duration::from_secs(20);
-    const COUNT: usize = 50_000;
+    const COUNT: usize = 20_000;
     struct Unpark(Thread);
     impl Wake for Unpark {
         fn wake(self: Arc<Self>) {
@@ -150,32 +150,42 @@ fn nobody_sleeps_over_a_parcel() {
     }
     let wakers = [Arc::new(Unpark(thread::current())).into(), Waker::noop().clone()];
     let [mut sleeper, mut sender] = Handover::mesh(wakers.into()).try_into().unwrap();
+    let taken = AtomicUsize::new(0);
+    // What comes, comes while the sleeper is about to sleep.
+    let dawdle = |spins: usize| (0..spins).for_each(|_| std::hint::spin_loop());
 
     thread::scope(|scope| {
-        scope.spawn(move || {
+        scope.spawn(|| {
             let mut dice = Dice(1);
-            for _ in 0..COUNT {
-                while post(&mut sender, 0, b"x").is_err() {
-                    thread::yield_now();
+            for count in 0..COUNT {
+                // Each waits for the one before, so no later one can make up for a lost wake-up.
+                while taken.load(Ordering::Relaxed) < count {
+                    std::hint::spin_loop();
                 }
+                dawdle(dice.roll(60));
+                post(&mut sender, 0, b"x").unwrap();
                 sender.publish();
-                (0..dice.roll(60)).for_each(|_| std::hint::spin_loop());
             }
         });
-        let mut taken = 0;
-        while taken < COUNT {
-            taken += take(&mut sleeper).len();
-            if taken < COUNT && sleeper.may_sleep() {
-                thread::park_timeout(PATIENCE);
-                let is_lost = sleeper.bell.is_asleep.load(Ordering::SeqCst)
-                    && !sleeper.sources[0].filled.is_empty();
-                // Pushed only now, perhaps: then the wake-up is on its way.
-                if is_lost {
+        let mut dice = Dice(2);
+        while taken.load(Ordering::Relaxed) < COUNT {
+            let longest = [60, 2000][dice.roll(2)];
+            dawdle(dice.roll(longest));
+            if sleeper.may_sleep() {
+                let sleeps_on = || {
                     thread::park_timeout(PATIENCE);
-                    assert!(!sleeper.bell.is_asleep.load(Ordering::SeqCst), "slept over a parcel");
+                    let is_asleep = sleeper.bell.is_asleep.load(Ordering::SeqCst);
+                    is_asleep && !sleeper.sources[0].filled.is_empty()
+                };
+                // The first time it may be woken for what it had found before it slept; then the
+                // wake-up for what is there now is on its way.
+                if sleeps_on() && sleeps_on() {
+                    taken.store(COUNT, Ordering::Relaxed);
+                    panic!("slept over a parcel");
                 }
                 sleeper.rise();
             }
+            taken.fetch_add(take(&mut sleeper).len(), Ordering::Relaxed);
         }
     });
 }

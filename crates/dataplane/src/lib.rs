@@ -16,6 +16,9 @@
 //! collects what leaves, with the lengths already in front, and a [`Backlog`] keeps what the kernel
 //! has no room for.
 //!
+//! A peer has one sender: what another worker has for it goes there in a parcel, before it is sealed
+//! ([`Handover`]).
+//!
 //! The halves are usable on their own: [`SuperPacket`] splits and [`Coalescer`] joins without any
 //! tunnel in between.
 #![forbid(unsafe_code)]
@@ -31,6 +34,7 @@ mod fragment;
 mod frame;
 mod framing;
 pub mod fuzz;
+mod handover;
 mod icmp;
 mod io;
 mod split;
@@ -46,6 +50,7 @@ pub use counters::{PortCounters, PortTotals};
 pub use egress::{Batch, Egress, Reservation};
 pub use frame::SuperFrame;
 pub use framing::{BrokenStream, Framing, Messages, Prefix, framed};
+pub use handover::{Handover, Home};
 pub use io::{DatagramSink, Offloads, Punt, Punts, Received, Surroundings, TunIo};
 pub use split::SuperPacket;
 pub use virtio::{Gso, VIRTIO_HEADER, VirtioHeader};

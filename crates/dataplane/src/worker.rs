@@ -20,6 +20,7 @@ use crate::coalesce::Coalescer;
 use crate::counters::PortCounters;
 use crate::egress::Egress;
 use crate::framing::{Messages, Prefix};
+use crate::handover::{Handover, Home};
 use crate::icmp::{Allowances, Gateways};
 use crate::io::{Offloads, Received, Surroundings};
 use crate::split::SuperPacket;
@@ -27,6 +28,9 @@ use tables::{Sinks, Tables};
 
 /// How many peers may be seen moving in one batch; one more is seen again with its next packet.
 const MAX_ROAMED: usize = 16;
+/// How many parcels of its neighbours a worker takes before its own packets have their turn: as much
+/// as it reads from the host's device at once.
+const PARCELS_A_TURN: usize = 16;
 
 /// What a worker is born with.
 #[derive(Clone, Debug, Default)]
@@ -54,6 +58,8 @@ pub enum Op {
         port: PortId,
         /// Read by the control plane.
         counters: Arc<PortCounters>,
+        /// Which worker sends to the peer: the same for all workers.
+        home: Arc<Home>,
     },
     /// The port will not be used again. It exists from the first order that names it until this.
     Forget(PortId),
@@ -62,7 +68,14 @@ pub enum Op {
     /// No more do.
     RemoveSocket(SocketId),
     /// Messages arrive on this stream, here or at another worker, and leave on it.
-    AddStream(StreamId, StreamKind),
+    AddStream {
+        /// Which.
+        stream: StreamId,
+        /// What is spoken on it.
+        kind: StreamKind,
+        /// The worker that reads it, and so sends to the peer from the first packet on.
+        reader: usize,
+    },
     /// No more do.
     RemoveStream(StreamId),
 }
@@ -78,6 +91,8 @@ pub struct Worker<F> {
     allowances: Allowances,
     offloads: Offloads,
     layer: Layer,
+    /// The ways to the other workers, if there are any.
+    handover: Option<Handover>,
     discards: [u64; Discard::COUNT],
 }
 
@@ -114,8 +129,15 @@ impl<F: Fabric> Worker<F> {
             allowances: Allowances::default(),
             offloads: settings.offloads,
             layer: settings.layer,
+            handover: None,
             discards: [0; Discard::COUNT],
         }
+    }
+
+    /// Gives the worker its ways to the others. A worker that is alone needs none, and does without
+    /// everything that goes with them.
+    pub fn join(&mut self, handover: Handover) {
+        self.handover = Some(handover);
     }
 
     /// Handles a batch from the network: open in place, ask the hub, send on.
@@ -191,6 +213,45 @@ impl<F: Fabric> Worker<F> {
         sinks.note(taken);
     }
 
+    /// Sends what other workers have for peers that are at home here, as much as is fair; how many
+    /// packets that was. What is sealed waits for [`flush`](Self::flush).
+    pub fn take_over(&mut self, now: Instant, outside: &mut impl Surroundings) -> usize {
+        let mut count = 0;
+        if let Some(handover) = &self.handover {
+            handover.rise();
+        }
+        for _ in 0..PARCELS_A_TURN {
+            let parcel = self.handover.as_mut().and_then(Handover::receive);
+            let Some((source, parcel)) = parcel else { break };
+            let (tables, mut sinks) = self.split(now, outside);
+            for (port, kind, content) in parcel.contents() {
+                count += 1;
+                let sent = tables.send(port, kind, content, &mut sinks);
+                sinks.note(sent);
+            }
+            if let Some(handover) = &mut self.handover {
+                handover.give_back(source, parcel);
+            }
+            if self.is_pressing() {
+                self.flush(outside);
+            }
+        }
+        count
+    }
+
+    /// Whether there is nothing to [take over](Self::take_over); if so, the worker is woken as soon
+    /// as there is, until it takes over again.
+    #[must_use]
+    pub fn may_sleep(&self) -> bool {
+        self.handover.as_ref().is_none_or(Handover::may_sleep)
+    }
+
+    /// The worker that sends to this port's peer, if it is not this one.
+    #[must_use]
+    pub fn sends_elsewhere(&self, port: PortId) -> Option<usize> {
+        self.tables.elsewhere(port, self.handover.as_ref()?)
+    }
+
     /// Sends an engine's message inside its own tunnel.
     pub fn send_control(
         &mut self,
@@ -204,8 +265,11 @@ impl<F: Fabric> Worker<F> {
         sinks.note(sent);
     }
 
-    /// Sends everything that has been sealed.
+    /// Sends everything that has been sealed, and hands over what others are to seal.
     pub fn flush(&mut self, outside: &mut impl Surroundings) {
+        if let Some(handover) = &mut self.handover {
+            handover.publish();
+        }
         let discards = &mut self.discards;
         self.egress.flush(outside, |why| discards[why as usize] += 1);
     }
@@ -257,6 +321,7 @@ impl<F: Fabric> Worker<F> {
             scratch: &mut self.scratch,
             allowances: &mut self.allowances,
             offloads: &mut self.offloads,
+            handover: self.handover.as_mut(),
             discards: &mut self.discards,
             outside,
         };

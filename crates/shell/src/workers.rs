@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Each worker is one `std::thread` with a queue of the TUN device, a socket of every address
-//! (`SO_REUSEPORT`) and its own copy of the tables. A stream is read by one worker, and any may send
-//! on it. An idle worker is blocked in `epoll_wait`.
+//! (`SO_REUSEPORT`) and its own copy of the tables. A peer is sent to by one worker, the one that
+//! hears it; the others hand over what they have for it. An idle worker is blocked in `epoll_wait`.
 
 mod pace;
 mod run;
@@ -19,13 +19,16 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Wake;
 use std::thread::JoinHandle;
 
 use contract::{
     Carrier, DataPlaneOp, Discard, Fabric, FabricOp, Layer, Notice, Path, PortId, SocketId,
     StreamId,
 };
-use dataplane::{Op, PortCounters, PortTotals, Prefix, Settings, SocketKind, StreamKind, Worker};
+use dataplane::{
+    Handover, Home, Op, PortCounters, PortTotals, Prefix, Settings, SocketKind, StreamKind, Worker,
+};
 use sys::{Interest, Poller, TcpIo, TunQueue, UdpIo, UdpSender, Waker};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::Sender;
@@ -192,6 +195,8 @@ enum Order {
     AddStream {
         id: StreamId,
         kind: StreamKind,
+        /// The worker that reads it.
+        owner: usize,
         sender: Arc<StreamSender>,
         /// Where it leads and what has been read already, if this worker is to read on.
         read: Option<(Path, Vec<u8>)>,
@@ -233,6 +238,14 @@ impl Workers {
             let poller = Poller::new()?;
             sides.push(Side::new(&poller, worker.totals()));
             parts.push((worker, poller, Devices { host: queue, frames: frames.next() }));
+        }
+        if parts.len() > 1 {
+            let wakers = sides.iter().map(|side| Arc::new(Alarm(side.waker.clone())).into());
+            for (handover, (worker, ..)) in
+                Handover::mesh(wakers.collect()).into_iter().zip(&mut parts)
+            {
+                worker.join(handover);
+            }
         }
         let workers = Self(Arc::new(Shared {
             workers: sides,
@@ -463,7 +476,7 @@ impl Control {
                 let mut read = Some((path, first));
                 for (index, orders) in orders.iter_mut().enumerate() {
                     let (sender, read) = (Arc::clone(&sender), read.take_if(|_| index == owner));
-                    orders.push(Order::AddStream { id, kind, sender, read });
+                    orders.push(Order::AddStream { id, kind, owner, sender, read });
                 }
             }
             WorkerOp::RemoveStream(id) => {
@@ -483,17 +496,31 @@ impl Control {
         sides.iter().enumerate().min_by_key(|(index, _)| self.loads[*index])
     }
 
-    /// Gives a port that is named for the first time a counter in every worker.
+    /// Gives a port that is named for the first time a counter in every worker, and one home in all.
     fn count(&mut self, port: PortId, orders: &mut [Vec<Order>]) {
         let counters = self.ports.entry(port).or_default();
         if !counters.is_empty() {
             return;
         }
+        let home = Arc::<Home>::default();
         for orders in orders {
             let one = Arc::<PortCounters>::default();
             counters.push(Arc::clone(&one));
-            orders.push(Order::Op(Op::Count { port, counters: one }));
+            orders.push(Order::Op(Op::Count { port, counters: one, home: Arc::clone(&home) }));
         }
+    }
+}
+
+/// Wakes a worker for its neighbours.
+struct Alarm(Waker);
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        self.0.wake();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.wake();
     }
 }
 

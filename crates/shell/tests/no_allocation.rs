@@ -5,6 +5,7 @@ use std::alloc::System;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Instant;
 
 use contract::{
@@ -13,8 +14,8 @@ use contract::{
 };
 use crypto::digest::Hash;
 use dataplane::{
-    Backlog, Batch, DatagramSink, Offloads, Op, Punt, Punts, Received, Settings, SocketKind,
-    StreamKind, TunIo, Worker, framed,
+    Backlog, Batch, DatagramSink, Handover, Home, Offloads, Op, Punt, Punts, Received, Settings,
+    SocketKind, StreamKind, TunIo, Worker, framed,
 };
 use hub::{Segment, Switch, SwitchPolicy, SwitchSettings};
 use openvpn::{Cipher, DataKeys, DataTunnel, KeyId, ShapeRules, Side, StaticKey};
@@ -126,6 +127,11 @@ fn super_packet(to: Ipv4Addr, segments: usize) -> Vec<u8> {
 }
 
 fn worker() -> Worker<Switch> {
+    worker_at(&Default::default())
+}
+
+/// A worker for peers with these homes.
+fn worker_at(homes: &[Arc<Home>; 3]) -> Worker<Switch> {
     let switch = Switch::new(SwitchSettings {
         subnets: vec!["10.86.0.0/16".parse().unwrap()],
         gateways: vec![IpAddr::V4(address(1))],
@@ -143,12 +149,14 @@ fn worker() -> Worker<Switch> {
     };
     let mut worker = Worker::new(switch, &settings);
     worker.apply(Op::AddSocket(SOCKET, SocketKind::OpenVpnResponder, None));
-    for host in [ALICE, BOB, CAROL] {
+    for (host, home) in [ALICE, BOB, CAROL].into_iter().zip(homes) {
         let layer = if host == CAROL { Layer::Ethernet } else { Layer::Ip };
         let port = PortId(host.into());
         let key = TunnelKey::OpenVpn { peer: host.into(), key_id: 0 };
         let tunnel = Arc::new(tunnel(Side::Responder, host));
         let prefixes = vec![IpAddr::V4(address(host)).into()];
+        let (counters, home) = (Arc::default(), Arc::clone(home));
+        worker.apply(Op::Count { port, counters, home });
         worker.apply(Op::DataPlane(DataPlaneOp::Install {
             key,
             port,
@@ -170,7 +178,7 @@ fn a_warm_worker_allocates_nothing_per_message_of_a_stream() {
     let path = Path { carrier: Carrier::Stream(STREAM), ..path(ALICE) };
     let key = TunnelKey::OpenVpnStream { stream: STREAM, key_id: 0 };
     let responder = Arc::new(tunnel(Side::Responder, ALICE));
-    worker.apply(Op::AddStream(STREAM, STREAM_KIND));
+    worker.apply(Op::AddStream { stream: STREAM, kind: STREAM_KIND, reader: 0 });
     let install = DataPlaneOp::Install { key, port, via: Via::Path(path), tunnel: responder };
     worker.apply(Op::DataPlane(install));
     worker.apply(Op::DataPlane(DataPlaneOp::SendVia { port, exit: Exit::Tunnel(key) }));
@@ -261,4 +269,53 @@ fn a_warm_worker_allocates_nothing_per_packet() {
     assert_eq!(worker.discards().iter().sum::<u64>(), 0, "{:?}", worker.discards());
     assert!(outside.written > rounds * 40 * SEGMENT, "packets reached the host");
     assert!(outside.sent > rounds * 80 * SEGMENT, "packets reached the members");
+}
+
+#[test]
+fn warm_workers_allocate_nothing_per_packet_that_they_hand_over() {
+    let _alone = ALONE.lock().unwrap();
+    let homes = Default::default();
+    let (mut first, mut second) = (worker_at(&homes), worker_at(&homes));
+    let mesh = Handover::mesh(vec![Waker::noop().clone(); 2]);
+    for (worker, handover) in [&mut first, &mut second].into_iter().zip(mesh) {
+        worker.join(handover);
+    }
+    let (mut nothing, mut outside) = (Outside::default(), Outside::default());
+    let (alice, bob) = (tunnel(Side::Initiator, ALICE), tunnel(Side::Initiator, BOB));
+    let world = Ipv4Addr::new(198, 51, 100, 1);
+    let rounds = 60;
+    let mut batches = (0..rounds)
+        .map(|_| {
+            let from_alice = (0..20)
+                .flat_map(|_| sealed(&alice, &packet(address(ALICE), address(BOB), SEGMENT)));
+            let from_bob = sealed(&bob, &packet(address(BOB), world, SEGMENT));
+            (from_alice.collect::<Vec<_>>(), from_bob, super_packet(address(BOB), 30))
+        })
+        .collect::<Vec<_>>();
+    let stride = alice.frame(40 + SEGMENT).head + 40 + SEGMENT;
+    let now = Instant::now();
+    let mut turn = |(from_alice, from_bob, from_host): &mut (Vec<u8>, Vec<u8>, Vec<u8>)| {
+        let received = Received { path: path(BOB), stride, bytes: from_bob };
+        second.on_network(now, [received].into_iter(), &mut outside);
+        let received = Received { path: path(ALICE), stride, bytes: from_alice };
+        first.on_network(now, [received].into_iter(), &mut nothing);
+        first.on_host(now, from_host, &mut nothing);
+        first.flush(&mut nothing);
+        assert!(!second.may_sleep());
+        assert_eq!(second.take_over(now, &mut outside), 50);
+        second.flush(&mut outside);
+    };
+    let (warm, cold) = batches.split_at_mut(rounds / 2);
+    warm.iter_mut().for_each(&mut turn);
+
+    let region = Region::new(ALLOCATOR);
+    cold.iter_mut().for_each(&mut turn);
+    let change = region.change();
+
+    assert_eq!((change.allocations, change.reallocations), (0, 0), "{change:?}");
+    for worker in [&first, &second] {
+        assert_eq!(worker.discards().iter().sum::<u64>(), 0, "{:?}", worker.discards());
+    }
+    assert_eq!(nothing.sent, 0);
+    assert!(outside.sent > rounds * 50 * SEGMENT, "packets reached the member");
 }

@@ -19,6 +19,7 @@ use crate::counters::PortCounters;
 use crate::egress::{Egress, encapsulate};
 use crate::fragment::Fragments;
 use crate::framing::{Framing, Lead, Prefix};
+use crate::handover::{Handover, Home};
 pub(super) use crate::icmp::Complaint;
 use crate::icmp::{Allowances, Gateways, MAX_ERROR, Speaker};
 use crate::io::{Offloads, Punt, Surroundings};
@@ -47,6 +48,7 @@ pub(super) struct Sinks<'w, S> {
     pub(super) scratch: &'w mut Scratch,
     pub(super) allowances: &'w mut Allowances,
     pub(super) offloads: &'w mut Offloads,
+    pub(super) handover: Option<&'w mut Handover>,
     pub(super) discards: &'w mut [u64; Discard::COUNT],
     pub(super) outside: &'w mut S,
 }
@@ -61,6 +63,7 @@ struct Socket {
 struct Stream {
     kind: StreamKind,
     framing: Framing,
+    reader: usize,
 }
 
 #[derive(Debug)]
@@ -69,12 +72,14 @@ pub(super) struct Entry {
     pub(super) via: Via,
     pub(super) tunnel: Arc<dyn Tunnel>,
     pub(super) counters: Arc<PortCounters>,
+    home: Arc<Home>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Port {
     pub(super) exit: Option<Exit>,
     pub(super) counters: Arc<PortCounters>,
+    home: Arc<Home>,
 }
 
 impl<F: Fabric> Tables<F> {
@@ -98,8 +103,9 @@ impl<F: Fabric> Tables<F> {
         match op {
             Op::DataPlane(op) => self.apply_data_plane(op),
             Op::Fabric(op) => self.fabric.apply(&op),
-            Op::Count { port, counters } => {
-                self.ports.entry(port).or_default().counters = counters;
+            Op::Count { port, counters, home } => {
+                let port = self.ports.entry(port).or_default();
+                (port.counters, port.home) = (counters, home);
             }
             Op::Forget(port) => {
                 self.ports.remove(&port);
@@ -118,8 +124,8 @@ impl<F: Fabric> Tables<F> {
                     *socket = None;
                 }
             }
-            Op::AddStream(id, kind) => {
-                self.streams.insert(id, Stream { kind, framing: kind.framing() });
+            Op::AddStream { stream, kind, reader } => {
+                self.streams.insert(stream, Stream { kind, framing: kind.framing(), reader });
             }
             Op::RemoveStream(id) => {
                 self.streams.remove(&id);
@@ -130,8 +136,16 @@ impl<F: Fabric> Tables<F> {
     fn apply_data_plane(&mut self, op: DataPlaneOp) {
         match op {
             DataPlaneOp::Install { key, port, via, tunnel } => {
-                let counters = Arc::clone(&self.ports.entry(port).or_default().counters);
-                self.tunnels.insert(key, Entry { port, via, tunnel, counters });
+                let Port { counters, home, .. } = self.ports.entry(port).or_default();
+                let (counters, home) = (Arc::clone(counters), Arc::clone(home));
+                // Who will hear the peer is known before it says anything, and a stream's order
+                // does not forgive a sender who was only a guess.
+                if let Via::Path(Path { carrier: Carrier::Stream(id), .. }) = via
+                    && let Some(stream) = self.streams.get(&id)
+                {
+                    home.move_to(stream.reader);
+                }
+                self.tunnels.insert(key, Entry { port, via, tunnel, counters, home });
             }
             DataPlaneOp::SendVia { port, exit } => {
                 self.ports.entry(port).or_default().exit = Some(exit);
@@ -181,6 +195,9 @@ impl<F: Fabric> Tables<F> {
         let mut opened = entry.tunnel.open(datagram)?;
         entry.counters.heard();
         self.totals.heard();
+        if let Some(handover) = &sinks.handover {
+            entry.home.move_to(handover.own());
+        }
         if !is_same(known, path) && !seen_roaming.contains(&key) && !seen_roaming.is_full() {
             seen_roaming.push(key);
             let notice = Punt::Notice { port: entry.port, notice: Notice::Roamed { key, path } };
@@ -345,9 +362,18 @@ impl<F: Fabric> Tables<F> {
         }
         let to = self.ports.get(&port).ok_or(Discard::NoTunnel)?;
         let Some(Exit::Tunnel(key)) = to.exit else { return Ok(false) };
-        let Entry { via: Via::Path(path), tunnel, .. } = self.own_entry(key, port)? else {
-            return Ok(false);
-        };
+        let entry = self.own_entry(key, port)?;
+        if let Some((handover, home)) = self.handover(entry, sinks) {
+            let mut lost = 0;
+            for index in 0..many.count() {
+                let content = (port, many.kind());
+                let write = |out: &mut [u8]| many.write(index, out);
+                lost += u64::from(handover.post(home, content, many.len_of(index), write).is_err());
+            }
+            sinks.discards[Discard::NoBuffer as usize] += lost;
+            return Ok(true);
+        }
+        let Entry { via: Via::Path(path), tunnel, .. } = entry else { return Ok(false) };
         // The first is the largest.
         if !tunnel.fits(many.len_of(0)) {
             return Ok(false);
@@ -432,6 +458,34 @@ impl<F: Fabric> Tables<F> {
         sinks.note(sent);
     }
 
+    /// Whose the sealing is, and the way there, if it is another worker's. Asked for everything that
+    /// is about to be sealed: a number that was given out has to leave before the next is given.
+    fn handover<'s, S>(
+        &self,
+        entry: &Entry,
+        sinks: &'s mut Sinks<'_, S>,
+    ) -> Option<(&'s mut Handover, usize)> {
+        let handover = sinks.handover.as_deref_mut()?;
+        let own = handover.own();
+        let home = self.home(entry)?.or_claim(own);
+        (home != own).then_some((handover, home))
+    }
+
+    /// The worker that sends to the port's peer, if it is not the owner of `handover`.
+    pub(super) fn elsewhere(&self, port: PortId, handover: &Handover) -> Option<usize> {
+        let Exit::Tunnel(key) = self.ports.get(&port)?.exit?;
+        let home = self.home(self.own_entry(key, port).ok()?)?.or_claim(handover.own());
+        (home != handover.own()).then_some(home)
+    }
+
+    /// That of the peer whose packets the tunnel's are on the wire.
+    fn home<'t>(&'t self, entry: &'t Entry) -> Option<&'t Home> {
+        match entry.via {
+            Via::Path(_) => Some(&entry.home),
+            Via::Port(outer) => self.ports.get(&outer).map(|outer| &*outer.home),
+        }
+    }
+
     /// Out through whatever the port sends with.
     pub(super) fn send(
         &self,
@@ -459,6 +513,10 @@ impl<F: Fabric> Tables<F> {
         let Exit::Tunnel(key) = to.exit.ok_or(Discard::NoTunnel)?;
         let entry = self.own_entry(key, port)?;
         let both = (link, content);
+        if let Some((handover, home)) = self.handover(entry, sinks) {
+            let len = link.len() + content.len();
+            return handover.post(home, (port, kind), len, |out| write_both(both, out));
+        }
         match entry.via {
             Via::Path(path) => self.seal_copy(&*entry.tunnel, kind, both, path, sinks)?,
             Via::Port(outer) => self.send_nested(entry, outer, kind, both, sinks)?,

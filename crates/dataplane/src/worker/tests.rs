@@ -13,6 +13,7 @@ use crate::io::{DatagramSink, Punt, Punts, TunIo};
 use crate::testing::{Blueprint, FakeTun, SYN, now, virtio};
 
 mod carriers;
+mod handover;
 mod unpack;
 
 const ALICE: u8 = 1;
@@ -448,7 +449,7 @@ fn two_sessions() -> Lab {
     let counters = (0..4).map(|_| Arc::default()).collect::<Vec<Arc<PortCounters>>>();
     for (port, counters) in counters.iter().enumerate().skip(1) {
         let counters = Arc::clone(counters);
-        worker.apply(Op::Count { port: PortId(port as u32), counters });
+        worker.apply(Op::Count { port: PortId(port as u32), counters, home: Arc::default() });
     }
     let mut lab = Lab { worker, outside: Outside::default(), counters };
     for host in [ALICE, BOB] {

@@ -1,10 +1,10 @@
-//! The loop of one worker: wait, orders, network, host, flush.
+//! The loop of one worker: wait, orders, neighbours, network, host, flush.
 
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use contract::{Carrier, Discard, Fabric, Path, SocketId, StreamId};
 use dataplane::{Batch, DatagramSink, MAX_TUN_READ, Offloads, Op, Punt, Punts, TunIo, Worker};
@@ -159,6 +159,9 @@ impl<F: Fabric> Turn<F> {
         let mut pace = Pace::new(Instant::now());
         let mut patience = None;
         loop {
+            if !self.worker.may_sleep() {
+                patience = Some(Duration::ZERO);
+            }
             let ready = match self.poller.wait(patience) {
                 Ok(ready) => ready,
                 Err(error) => {
@@ -171,6 +174,7 @@ impl<F: Fabric> Turn<F> {
                 gone.stopped = true;
                 return;
             }
+            self.moved += self.worker.take_over(now, &mut self.outside);
             for token in ready {
                 if let Ok(socket) = u16::try_from(token) {
                     self.serve_socket(now, SocketId(socket));
@@ -208,8 +212,8 @@ impl<F: Fabric> Turn<F> {
                     self.worker.apply(Op::RemoveSocket(id));
                     self.remove_socket(id);
                 }
-                Order::AddStream { id, kind, sender, read } => {
-                    self.worker.apply(Op::AddStream(id, kind));
+                Order::AddStream { id, kind, owner, sender, read } => {
+                    self.worker.apply(Op::AddStream { stream: id, kind, reader: owner });
                     self.outside.streams.insert(id, Arc::clone(&sender));
                     if let Some((path, mut first)) = read {
                         let sides = (&mut self.worker, &mut self.outside);
@@ -223,9 +227,13 @@ impl<F: Fabric> Turn<F> {
                     self.outside.streams.remove(&id);
                     self.streams.remove(now, id, &self.poller);
                 }
-                Order::Control { port, bytes } => {
-                    self.worker.send_control(now, port, &bytes, &mut self.outside);
-                }
+                Order::Control { port, bytes } => match self.worker.sends_elsewhere(port) {
+                    // Not with the packets: of an engine's messages none is dropped.
+                    Some(home) => {
+                        self.shared.workers[home].order(vec![Order::Control { port, bytes }])
+                    }
+                    None => self.worker.send_control(now, port, &bytes, &mut self.outside),
+                },
                 Order::Epoch(epoch) => {
                     self.side().applied.store(epoch, Ordering::Release);
                     self.shared.reached.notify_waiters();

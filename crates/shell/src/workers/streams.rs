@@ -24,7 +24,7 @@ const CHOKED: usize = 64 * 1024;
 const CHOKED_FOR_ALL: usize = 256 * 1024;
 /// The longest packet, in bytes, that is not large.
 const SMALL: usize = 256;
-/// So many may wait at most: what every worker had sealed already when the stream choked.
+/// So many may wait at most: what its worker had sealed already when the stream choked.
 const MAX_BACKLOG: usize = 512 * 1024;
 /// And so many more of an engine's messages.
 const RESERVE: usize = 32 * 1024;
@@ -92,8 +92,8 @@ impl Spares {
 
 /// The sending half of a stream.
 ///
-/// A batch takes the lock once, not a packet, and nobody contends for it but another worker with a
-/// batch for the same peer at the same moment: a stream is a queue, and somebody has to go first.
+/// A batch takes the lock once, not a packet, and nobody contends for it but the control plane with a
+/// message for the same peer at the same moment: a stream is a queue, and somebody has to go first.
 #[derive(Debug)]
 pub(super) struct StreamSender {
     io: TcpIo,

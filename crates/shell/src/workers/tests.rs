@@ -10,6 +10,7 @@ use tokio::sync::mpsc::{self, Receiver};
 
 use super::*;
 
+mod senders;
 mod streams;
 
 /// Longer than anything here takes; only a broken test ever waits for it.

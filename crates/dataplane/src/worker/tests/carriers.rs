@@ -20,7 +20,7 @@ fn stream_key(stream: StreamId) -> TunnelKey {
 /// Carol is on a stream.
 fn with_a_stream() -> Lab {
     let mut lab = two_sessions();
-    lab.worker.apply(Op::AddStream(STREAM, KIND));
+    lab.worker.apply(Op::AddStream { stream: STREAM, kind: KIND, reader: 0 });
     lab.install_at(stream_key(STREAM), CAROL, stream_path(STREAM));
     lab
 }
@@ -93,7 +93,7 @@ fn a_stalled_stream_costs_its_own_packets_only() {
 #[test]
 fn keys_of_one_carrier_open_nothing_on_another() {
     let mut lab = with_a_stream();
-    lab.worker.apply(Op::AddStream(StreamId(8), KIND));
+    lab.worker.apply(Op::AddStream { stream: StreamId(8), kind: KIND, reader: 0 });
     // As if an engine had mixed something up.
     lab.install_at(stream_key(StreamId(8)), BOB, path(BOB));
     lab.install_at(key(ALICE), ALICE, stream_path(STREAM));

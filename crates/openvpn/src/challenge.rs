@@ -83,6 +83,18 @@ pub struct Challenge {
 }
 
 impl Challenge {
+    /// The question as the server asked it.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let flags = match (self.wants_response, self.echo) {
+            (true, true) => "R,E",
+            (true, false) => "R",
+            (false, true) => "E",
+            (false, false) => "",
+        };
+        format!("CRV1:{flags}:{}:{}:{}", self.state, STANDARD.encode(&self.user), self.prompt)
+    }
+
     /// The password field that carries the answer.
     #[must_use]
     pub fn respond(&self, response: &Secret) -> Secret {
@@ -186,6 +198,7 @@ mod tests {
         assert_eq!(words, "Code, please:  now");
         assert_eq!((challenge.user.as_str(), challenge.echo), ("ann", true));
         assert!(challenge.wants_response);
+        assert_eq!(challenge.text(), "CRV1:R,E:AHN0YXRl/w==:YW5u:Code, please:  now");
         let field = challenge.respond(&Secret::new("12::34"));
         let Some(Credentials::Response { user, state, response }) = credentials("ann", &field)
         else {

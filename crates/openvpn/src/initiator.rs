@@ -22,6 +22,7 @@ use crate::pull::{Judgement, Pull, Update, UpdateError, without_marks};
 use crate::push::{Agreement, Pushed};
 use crate::session::{Birth, Core, Session, Timing, own_record};
 use crate::shape::ShapeRules;
+use crate::tidings::{MAX_TIDING, Tiding, Tidings};
 use crate::tls::{Tls, TlsFailure};
 use crate::wrap::{Protection, Side, Stamp};
 
@@ -136,6 +137,7 @@ pub(crate) struct Initiator {
     user: String,
     prompt: Option<(AskId, Prompt)>,
     refusal: Option<LoginRefusal>,
+    tidings: Tidings,
     /// The pushed options in force.
     options: Vec<String>,
     /// A change to them that is not complete, or not asked for yet.
@@ -194,6 +196,7 @@ impl Session {
             user,
             prompt: None,
             refusal: None,
+            tidings: Tidings::default(),
             options: Vec::new(),
             update: None,
             updating: None,
@@ -217,6 +220,11 @@ impl Session {
     #[must_use]
     pub fn token(&self) -> Option<&(String, Secret)> {
         self.as_initiator()?.token.as_ref()
+    }
+
+    /// What a user interface may want to know of an initiator's way since it was last asked.
+    pub fn take_tidings(&mut self) -> Vec<Tiding> {
+        self.as_initiator_mut().map(|role| role.tidings.take()).unwrap_or_default()
     }
 
     /// Why the server refused an initiator's login, if it did.
@@ -379,6 +387,7 @@ impl Initiator {
                     ask_again: now + PUSH_REQUEST_EVERY,
                 }));
                 core.send_message("PUSH_REQUEST");
+                self.tidings.add(Tiding::AsksForOptions);
                 Ok(())
             }
             Stage::Established => {
@@ -408,6 +417,10 @@ impl Initiator {
             "PUSH_UPDATE" => self.on_update(core, rest),
             "AUTH_FAILED" => {
                 let (refusal, words) = LoginRefusal::parse(rest);
+                self.tidings.add(Tiding::Refused(match &refusal {
+                    LoginRefusal::Challenge(challenge) => challenge.text(),
+                    _ => printable(rest, MAX_TIDING),
+                }));
                 if !words.is_empty() {
                     core.event(Event::Remark(format!("the server says: {words}")));
                 }
@@ -431,6 +444,7 @@ impl Initiator {
                 let seconds = seconds.unwrap_or(0).min(MAX_PENDING);
                 // However often it says so, no more than once.
                 core.timing.handshake = self.config.handshake + Duration::from_secs(seconds);
+                self.tidings.add(Tiding::Pending { seconds });
                 core.event(Event::Remark("the server waits for a confirmation".to_owned()));
                 Ok(())
             }
@@ -447,6 +461,7 @@ impl Initiator {
 
     /// What the server wants the person at this end to know, to open, or to answer.
     fn on_info(&mut self, core: &mut Core, text: &str) {
+        self.tidings.add(Tiding::Info(printable(text, MAX_TIDING)));
         let mut parts = text.splitn(3, ':');
         let remark = match (parts.next(), parts.next(), parts.next()) {
             (Some("WEB_AUTH"), Some(_), Some(url)) => {
@@ -499,6 +514,9 @@ impl Initiator {
             return Ok(());
         };
         wait.pushed.read(options, &self.config.pull);
+        for echo in options.split(',').filter_map(|option| option.strip_prefix("echo ")) {
+            self.tidings.add(Tiding::Echo(printable(echo, MAX_TIDING)));
+        }
         if let Some(option) = &wait.pushed.rejected {
             core.event(Event::Remark(format!("pull-filter rejects what is pushed: {option}")));
             return Err(Fatal::ProtocolViolation("the server pushes what the profile rejects"));

@@ -39,6 +39,7 @@ mod responder;
 mod session;
 mod shape;
 mod static_key;
+mod tidings;
 mod tls;
 mod token;
 mod wrap;
@@ -56,13 +57,15 @@ pub use initiator::{Conduct, InitiatorConfig};
 pub use packet::{KeyId, NO_PEER_ID, Opcode};
 pub use point::{PointConfig, PointTls};
 pub use profile::{
-    AuthRetry, DIRECTIVES, Directive, End, Family, Login, Point, Profile, ProfileError, Proxy,
-    ProxyKind, ReadFile, Remote, Standing, StaticChallenge, Transport, directives_page,
+    AuthRetry, DIRECTIVES, Directive, End, Family, Login, Management, ManagementPlace, Point,
+    Profile, ProfileError, Proxy, ProxyKind, ReadFile, Remote, Standing, StaticChallenge,
+    Transport, directives_page,
 };
 pub use pull::{FilterAction, Pull, check_option};
 pub use responder::{AuthMode, MAX_PENDING, ResponderConfig};
 pub use session::{SILENT, Session};
 pub use shape::{Framing, ShapeRules, SizeLimit};
 pub use static_key::{BadStaticKey, STATIC_KEY_LEN, StaticKey};
+pub use tidings::Tiding;
 pub use token::TokenPolicy;
 pub use wrap::{Protection, Side};

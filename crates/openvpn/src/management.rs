@@ -11,7 +11,7 @@ mod command;
 mod lines;
 
 pub use block::{Block, BlockError};
-pub use command::{Command, Feed, Hold, Refusal, Show, SignalName};
+pub use command::{Command, Feed, Hold, ProxyAnswer, Refusal, RemoteAnswer, Show, SignalName};
 pub use lines::{LineReader, LineTooLong, MAX_LINE};
 
 /// The version of the protocol that is spoken.

@@ -7,6 +7,7 @@
 mod directive;
 mod lines;
 mod locked;
+mod management;
 mod point;
 mod proxy;
 mod pull;
@@ -32,6 +33,7 @@ use crate::wrap::Protection;
 use self::locked::Locked;
 pub use self::proxy::{Proxy, ProxyKind};
 pub(crate) use lines::{Line, words};
+pub use management::{Management, ManagementPlace};
 pub use point::{End, Point};
 pub use table::{DIRECTIVES, Directive, Standing, directives_page};
 
@@ -114,6 +116,8 @@ pub struct Profile {
     pub shape: ShapeRules,
     /// A link between two peers, instead of a client's connection.
     pub point: Option<Point>,
+    /// `management` and what belongs to it.
+    pub management: Management,
     /// What was ignored, in words.
     pub notes: Vec<String>,
     /// What the operator should think about, in words.
@@ -287,6 +291,7 @@ pub(crate) struct Draft {
     server_timeout: Duration,
     exits_on_silence: bool,
     pull: Pull,
+    management: Management,
     ignorable: Vec<String>,
     notes: Vec<String>,
     warnings: Vec<String>,
@@ -376,6 +381,7 @@ impl Default for Draft {
             server_timeout: Duration::from_secs(30),
             exits_on_silence: false,
             pull: Pull::default(),
+            management: Management::default(),
             ignorable: Vec::new(),
             notes: Vec::new(),
             warnings: Vec::new(),
@@ -504,6 +510,7 @@ impl Draft {
             warnings: self.warnings,
             shape: self.shape,
             point,
+            management: self.management,
             locked: self.locked,
         })
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use contract::Farewell;
 use openvpn::management::{
-    Block, BlockError, Command, Feed, Hold, LineReader, Show, SignalName, VERSION,
+    Block, BlockError, Command, Feed, Hold, LineReader, SignalName, VERSION,
 };
 use subtle::ConstantTimeEq as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -19,10 +19,11 @@ use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tracing::{debug, info, warn};
 use zeroize::Zeroizing;
 
+use crate::answer::{answer, error, success, toggled, unsupported};
 use crate::decisions::Decision;
 use crate::notice::Notice;
-use crate::seats::{MAX_CONSOLES, Stranger};
-use crate::server::Shared;
+use crate::seats::Stranger;
+use crate::server::{Desk, Role, Shared};
 use crate::status::{Snapshot, help, version};
 
 #[cfg(test)]
@@ -70,6 +71,7 @@ where
         notices: None,
         log: None,
         wants_state: false,
+        wants_echo: false,
         ticks: None,
         block: None,
         shared,
@@ -87,6 +89,7 @@ struct Connection<S> {
     notices: Option<broadcast::Receiver<Notice>>,
     log: Option<broadcast::Receiver<Arc<str>>>,
     wants_state: bool,
+    wants_echo: bool,
     ticks: Option<Interval>,
     block: Option<Following>,
     shared: Arc<Shared>,
@@ -111,17 +114,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.shared.password.is_some() {
             self.be_let_in().await?;
         }
-        let Some(_seat) = self.shared.seats.sit() else {
-            warn!("a management client is turned away: there are {MAX_CONSOLES} already");
+        let Some(_seat) = self.shared.seats.sit(self.shared.patience).await else {
+            warn!("a management client is turned away: there are enough already");
             self.say("ERROR: too many management clients are connected\n").await?;
             return Err(Ended::Cut("every seat is taken"));
         };
         // From here on it counts as somebody who can decide.
-        self.notices = Some(self.shared.notices.listen());
+        let shared = Arc::clone(&self.shared);
+        let (notices, open) = match &shared.role {
+            Role::Server(_) => (shared.notices.listen(), None),
+            Role::Client(attendant) => attendant.attach(),
+        };
+        self.notices = Some(notices);
+        let result = self.converse(open).await;
+        if let (Role::Client(attendant), Err(ended)) = (&shared.role, &result)
+            && !matches!(ended, Ended::Stopped)
+        {
+            attendant.detach();
+        }
+        result
+    }
+
+    /// Everything from the greeting on; `open` is what is being waited for.
+    async fn converse(&mut self, open: Option<String>) -> Result<Infallible, Ended> {
         let greeting = format!(
             ">INFO:OpenVPN Management Interface Version {VERSION} -- type 'help' for more info\n"
         );
         self.say(&greeting).await?;
+        if let Some(open) = open {
+            self.say(&format!("{open}\n")).await?;
+        }
         let mut stop = self.shared.stop.subscribe();
         let mut buffer = Zeroizing::new([0; READ]);
         loop {
@@ -234,7 +256,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Notice::State(state) if self.wants_state => {
                 self.say(&format!(">STATE:{state}\n")).await
             }
-            Notice::State(_) => Ok(()),
+            Notice::Lines(text) => self.say(&format!("{text}\n")).await,
+            Notice::Echo(text) if self.wants_echo => self.say(&format!(">ECHO:{text}\n")).await,
+            Notice::State(_) | Notice::Echo(_) => Ok(()),
         }
     }
 
@@ -264,7 +288,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn execute(&mut self, command: Command) -> String {
         let shared = Arc::clone(&self.shared);
         match command {
-            Command::Help => help(),
+            Command::Help => help(matches!(shared.role, Role::Client(_))),
             Command::Version(None) => version(),
             Command::Version(Some(_)) => String::new(),
             Command::Pid => success(&format!("pid={}", std::process::id())),
@@ -273,16 +297,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.wants_state = is_on;
                     toggled("state", is_on)
                 });
-                answer(live, feed.show.map(|show| shared.states(show)))
-            }
-            Command::Status(format) => {
-                let sessions = shared.house.sessions().await;
-                let snapshot = Snapshot {
-                    now: crate::now(),
-                    sessions: &sessions,
-                    has_user_names: shared.has_user_names,
-                };
-                snapshot.status(format)
+                answer(live, feed.show.map(|show| shared.states.last(show)), feed.is_past_first)
             }
             Command::ByteCount(seconds) => {
                 self.ticks = (seconds > 0).then(|| {
@@ -294,37 +309,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 success("bytecount interval changed")
             }
             Command::Log(feed) => self.log(feed),
-            Command::Echo(feed) => {
-                let live = feed.live.map(|is_on| toggled("echo", is_on));
-                answer(live, feed.show.map(|_| Vec::new()))
-            }
-            Command::Hold(hold) => shared.hold(hold),
-            Command::KillName(name) => {
-                let killed = kill(&shared, |info| info.user == name).await;
-                if killed == 0 {
-                    return error(&"no client has this common name");
-                }
-                let name = openvpn::management::one_line(&name);
-                success(&format!("common name '{name}' found, {killed} client(s) killed"))
-            }
-            Command::KillAddress(address) => {
-                let killed = kill(&shared, |info| info.remote == address).await;
-                if killed == 0 {
-                    return error(&format!("client at address {address} not found"));
-                }
-                success(&format!("{killed} client(s) at address {address} killed"))
-            }
-            Command::ClientKill { cid, is_final } => {
-                let farewell = if is_final { Farewell::Dismissed } else { Farewell::Kicked };
-                outcome("client-kill", shared.house.end(cid, farewell).await)
-            }
-            Command::LoadStats => {
-                let (count, totals) = (shared.house.sessions().await.len(), shared.house.totals());
-                success(&format!(
-                    "nclients={count},bytesin={},bytesout={}",
-                    totals.rx_bytes, totals.tx_bytes
-                ))
-            }
             Command::Verb(None) => success(&format!("verb={}", shared.log.verb())),
             Command::Verb(Some(verb)) => {
                 shared.log.set_verb(verb);
@@ -335,8 +319,65 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 shared.log.set_mute(mute);
                 success("mute level changed")
             }
+            Command::EnvFilter(level) => success(&format!("env_filter_level={level}")),
+            Command::Quit => String::new(),
+            command => match &shared.role {
+                Role::Client(attendant) => {
+                    if let Command::Echo(Feed { live: Some(is_on), .. }) = &command {
+                        self.wants_echo = *is_on;
+                    }
+                    attendant.execute(command)
+                }
+                Role::Server(desk) => self.serve(desk, command).await,
+            },
+        }
+    }
+
+    /// Obeys what a server's console wants.
+    async fn serve(&mut self, desk: &Desk, command: Command) -> String {
+        match command {
+            Command::Status(format) => {
+                let sessions = desk.house.sessions().await;
+                let snapshot = Snapshot {
+                    now: crate::now(),
+                    sessions: &sessions,
+                    has_user_names: desk.has_user_names,
+                };
+                snapshot.status(format)
+            }
+            Command::Echo(feed) => {
+                let live = feed.live.map(|is_on| toggled("echo", is_on));
+                answer(live, feed.show.map(|_| Vec::new()), feed.is_past_first)
+            }
+            Command::Hold(hold) => desk.hold(hold),
+            Command::KillName(name) => {
+                let killed = kill(desk, |info| info.user == name).await;
+                if killed == 0 {
+                    return error(&"no client has this common name");
+                }
+                let name = openvpn::management::one_line(&name);
+                success(&format!("common name '{name}' found, {killed} client(s) killed"))
+            }
+            Command::KillAddress(address) => {
+                let killed = kill(desk, |info| info.remote == address).await;
+                if killed == 0 {
+                    return error(&format!("client at address {address} not found"));
+                }
+                success(&format!("{killed} client(s) at address {address} killed"))
+            }
+            Command::ClientKill { cid, is_final } => {
+                let farewell = if is_final { Farewell::Dismissed } else { Farewell::Kicked };
+                outcome("client-kill", desk.house.end(cid, farewell).await)
+            }
+            Command::LoadStats => {
+                let (count, totals) = (desk.house.sessions().await.len(), desk.house.totals());
+                success(&format!(
+                    "nclients={count},bytesin={},bytesout={}",
+                    totals.rx_bytes, totals.tx_bytes
+                ))
+            }
             Command::Signal(signal) => {
-                self.signal(signal).await;
+                throw(desk, signal).await;
                 success(&format!("signal {} thrown", signal.name()))
             }
             Command::ClientAuth { cid, kid } => {
@@ -344,11 +385,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 String::new()
             }
             Command::ClientAuthNt { cid, kid } => {
-                let granted = shared.decide((cid, kid), Decision::Grant(Block::default()));
+                let granted = desk.decide((cid, kid), Decision::Grant(Block::default()));
                 outcome("client-auth", granted)
             }
             Command::ClientDeny { cid, kid, reason, client_reason } => {
-                let is_known = shared.decide((cid, kid), Decision::Deny(client_reason));
+                let is_known = desk.decide((cid, kid), Decision::Deny(client_reason));
                 if is_known {
                     info!(cid, kid, reason, "the management client refuses a login");
                 }
@@ -356,13 +397,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             Command::ClientPendingAuth { cid, kid, extra, timeout } => {
                 let decision = Decision::Pending { extra, timeout };
-                outcome("client-pending-auth", shared.decide((cid, kid), decision))
+                outcome("client-pending-auth", desk.decide((cid, kid), decision))
             }
-            Command::EnvFilter(level) => success(&format!("env_filter_level={level}")),
             Command::ForgetPasswords => success("Passwords were forgotten"),
             Command::Username { .. } => error(&"no username is currently needed at this time"),
             Command::Password { .. } => error(&"no password is currently needed at this time"),
-            Command::Quit => String::new(),
+            Command::NeedOk => error(&"no needok-confirmation is currently needed at this time"),
+            Command::NeedStr => error(&"no needstr-string is currently needed at this time"),
+            Command::RemoteEntryCount => unsupported("remote-entry-count"),
+            Command::RemoteEntryGet { .. } => unsupported("remote-entry-get"),
+            Command::Remote(_) => unsupported("remote"),
+            Command::Proxy(_) => unsupported("proxy"),
+            Command::CrResponse(_) => unsupported("cr-response"),
+            Command::AuthRetry(_) => unsupported("auth-retry"),
+            Command::Net => unsupported("net"),
+            Command::Pkcs11IdCount => unsupported("pkcs11-id-count"),
+            // What every role has has been answered.
+            _ => String::new(),
         }
     }
 
@@ -373,80 +424,77 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.log = is_on.then(|| tap.listen());
             toggled("log", is_on)
         });
-        answer(live, past)
+        answer(live, past, feed.is_past_first)
     }
 
     fn grant(&self, following: Following) -> String {
+        let Some(desk) = self.shared.desk() else { return unsupported("client-auth") };
         match following.block {
-            Ok(block) => {
-                outcome("client-auth", self.shared.decide(following.key, Decision::Grant(block)))
-            }
+            Ok(block) => outcome("client-auth", desk.decide(following.key, Decision::Grant(block))),
             Err(why) => {
                 let (cid, kid) = following.key;
                 warn!(cid, kid, %why, "client-auth: the login is refused");
-                self.shared.decide(following.key, Decision::Deny(None));
+                desk.decide(following.key, Decision::Deny(None));
                 error(&why)
             }
         }
     }
 
-    async fn signal(&self, signal: SignalName) {
-        let shared = &self.shared;
-        match signal {
-            SignalName::Hup => shared.house.signal(signal),
-            SignalName::Term => {
-                shared.enter("EXITING", signal.name());
-                shared.house.signal(signal);
-            }
-            SignalName::Usr1 => {
-                shared.enter("RECONNECTING", signal.name());
-                for (info, _) in shared.house.sessions().await {
-                    shared.house.end(info.id, Farewell::Shutdown).await;
-                }
-                shared.enter("CONNECTED", "SUCCESS");
-            }
-            SignalName::Usr2 => {
-                let sessions = shared.house.sessions().await;
-                let snapshot = Snapshot {
-                    now: crate::now(),
-                    sessions: &sessions,
-                    has_user_names: shared.has_user_names,
-                };
-                for line in snapshot.status(1).lines() {
-                    info!("{line}");
-                }
-            }
-        }
-    }
-
     async fn report_bytes(&mut self) -> Result<(), Ended> {
-        let mut text = String::new();
-        for (info, totals) in self.shared.house.sessions().await {
-            let (id, rx, tx) = (info.id, totals.rx_bytes, totals.tx_bytes);
-            text.push_str(&format!(">BYTECOUNT_CLI:{id},{rx},{tx}\n"));
-        }
+        let shared = Arc::clone(&self.shared);
+        let text = match &shared.role {
+            Role::Client(attendant) => attendant.byte_count(),
+            Role::Server(desk) => {
+                let mut text = String::new();
+                for (info, totals) in desk.house.sessions().await {
+                    let (id, rx, tx) = (info.id, totals.rx_bytes, totals.tx_bytes);
+                    text.push_str(&format!(">BYTECOUNT_CLI:{id},{rx},{tx}\n"));
+                }
+                text
+            }
+        };
         self.say(&text).await
     }
 }
 
+async fn throw(desk: &Desk, signal: SignalName) {
+    match signal {
+        SignalName::Hup => desk.house.signal(signal),
+        SignalName::Term | SignalName::Int => {
+            desk.enter("EXITING", signal.name());
+            desk.house.signal(signal);
+        }
+        SignalName::Usr1 => {
+            desk.enter("RECONNECTING", signal.name());
+            for (info, _) in desk.house.sessions().await {
+                desk.house.end(info.id, Farewell::Shutdown).await;
+            }
+            desk.enter("CONNECTED", "SUCCESS");
+        }
+        SignalName::Usr2 => {
+            let sessions = desk.house.sessions().await;
+            let snapshot = Snapshot {
+                now: crate::now(),
+                sessions: &sessions,
+                has_user_names: desk.has_user_names,
+            };
+            for line in snapshot.status(1).lines() {
+                info!("{line}");
+            }
+        }
+    }
+}
+
 /// Ends the sessions that `is_meant`; returns how many there were.
-async fn kill(shared: &Shared, is_meant: impl Fn(&shell::SessionInfo) -> bool) -> usize {
+async fn kill(desk: &Desk, is_meant: impl Fn(&shell::SessionInfo) -> bool) -> usize {
     let mut killed = 0;
-    for (info, _) in shared.house.sessions().await {
-        if is_meant(&info) && shared.house.end(info.id, Farewell::Kicked).await {
+    for (info, _) in desk.house.sessions().await {
+        if is_meant(&info) && desk.house.end(info.id, Farewell::Kicked).await {
             killed += 1;
         }
     }
     debug!(killed, "sessions ended by the management client");
     killed
-}
-
-fn success(text: &str) -> String {
-    format!("SUCCESS: {text}\n")
-}
-
-fn error(text: &dyn std::fmt::Display) -> String {
-    format!("ERROR: {text}\n")
 }
 
 fn outcome(command: &str, is_done: bool) -> String {
@@ -455,24 +503,6 @@ fn outcome(command: &str, is_done: bool) -> String {
     } else {
         error(&format!("{command} command failed"))
     }
-}
-
-fn toggled(what: &str, is_on: bool) -> String {
-    let state = if is_on { "ON" } else { "OFF" };
-    success(&format!("real-time {what} notification set to {state}"))
-}
-
-/// What has been switched, then the past up to `END`.
-fn answer(live: Option<String>, past: Option<Vec<String>>) -> String {
-    let mut answer = live.unwrap_or_default();
-    if let Some(lines) = past {
-        for line in lines {
-            answer.push_str(&line);
-            answer.push('\n');
-        }
-        answer.push_str("END\n");
-    }
-    answer
 }
 
 async fn next<T: Clone>(feed: &mut Option<broadcast::Receiver<T>>) -> Result<T, RecvError> {
@@ -489,15 +519,6 @@ async fn tick(ticks: &mut Option<Interval>) {
         }
         None => pending().await,
     }
-}
-
-/// The last of what is remembered.
-pub(crate) fn last<T: Clone>(past: &VecDeque<T>, show: Show) -> Vec<T> {
-    let count = match show {
-        Show::All => past.len(),
-        Show::Last(count) => count.min(past.len()),
-    };
-    past.iter().skip(past.len() - count).cloned().collect()
 }
 
 /// The answer to `hold`.

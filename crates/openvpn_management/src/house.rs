@@ -3,10 +3,10 @@
 use contract::{BoxFuture, Farewell};
 use dataplane::PortTotals;
 use ipnet::IpNet;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use openvpn::management::SignalName;
 use shell::{Server, SessionInfo, Which};
+
+use crate::process::{self, Process as _};
 
 /// What a console may see of a server and do to it.
 pub trait House: std::fmt::Debug + Send + Sync {
@@ -55,14 +55,6 @@ impl House for Server {
     }
 
     fn signal(&self, signal: SignalName) {
-        // The process hears the two that it listens to; the others are the connection's.
-        let signal = match signal {
-            SignalName::Hup => Signal::SIGHUP,
-            SignalName::Term => Signal::SIGTERM,
-            SignalName::Usr1 | SignalName::Usr2 => return,
-        };
-        if let Err(error) = kill(Pid::this(), signal) {
-            tracing::error!(%error, "a signal of the management interface");
-        }
+        process::This.signal(signal);
     }
 }

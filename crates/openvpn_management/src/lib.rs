@@ -1,5 +1,5 @@
 //! OpenVPN's management protocol: consoles watch the server, exporters count, and a program may
-//! decide who comes in.
+//! decide who comes in. And user interfaces run a client by it: [`Attendant`].
 //!
 //! ```text
 //!   Server --News--> notices --+--> connection (one task each) <--> console, exporter, decider
@@ -14,17 +14,24 @@
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod answer;
+mod attendant;
+mod client;
 mod connection;
 mod decisions;
 mod house;
 mod log;
 mod notice;
+mod process;
 mod seats;
 mod server;
+mod states;
 mod status;
 #[cfg(test)]
 mod testing;
 
+pub use attendant::Attendant;
+pub use client::{ClientEntrance, ClientManagement};
 pub use house::House;
 pub use log::LogTap;
 pub use server::{Entrance, Management, ManagementError};

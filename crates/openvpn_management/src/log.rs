@@ -33,6 +33,7 @@ struct Shared {
     live: broadcast::Sender<Arc<str>>,
     verb: AtomicU8,
     mute: AtomicU32,
+    remembered: usize,
 }
 
 #[derive(Debug, Default)]
@@ -53,11 +54,18 @@ impl LogTap {
     /// A tap that has heard nothing.
     #[must_use]
     pub fn new() -> Self {
+        Self::remembering(REMEMBERED)
+    }
+
+    /// A tap that has heard nothing, and will remember so many lines.
+    #[must_use]
+    pub fn remembering(remembered: usize) -> Self {
         Self(Arc::new(Shared {
             past: Mutex::default(),
             live: broadcast::Sender::new(BEHIND),
             verb: VERB.into(),
             mute: 0.into(),
+            remembered,
         }))
     }
 
@@ -134,7 +142,7 @@ impl LogTap {
         };
         let line = Arc::<str>::from(format!("{},{flag},{text}", crate::now()));
         past.lines.push_back(Arc::clone(&line));
-        if past.lines.len() > REMEMBERED {
+        if past.lines.len() > self.0.remembered {
             past.lines.pop_front();
         }
         let _ = self.0.live.send(line);

@@ -1,10 +1,10 @@
 //! What consoles are told without having asked: `>CLIENT`, `>STATE`.
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use contract::AuthContext;
+use contract::{AuthContext, Lease};
 use dataplane::PortTotals;
 use openvpn::management::one_line;
 use shell::SessionInfo;
@@ -24,6 +24,10 @@ pub(crate) enum Notice {
     Client(Arc<Zeroizing<String>>),
     /// For those who asked for the state; without `>STATE:`.
     State(Arc<str>),
+    /// For everybody, as it is.
+    Lines(Arc<str>),
+    /// For those who asked for texts for user interfaces; without `>ECHO:`.
+    Echo(Arc<str>),
 }
 
 /// Where notices are told.
@@ -180,6 +184,40 @@ pub(crate) fn state(time: u64, name: &str, why: &str, server: &ServerFacts) -> S
     }
 }
 
+/// Where a client is, as far as it is known.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Place {
+    pub(crate) ipv4: Option<Ipv4Addr>,
+    pub(crate) ipv6: Option<Ipv6Addr>,
+    pub(crate) remote: Option<SocketAddr>,
+}
+
+impl Place {
+    pub(crate) fn of(lease: &Lease) -> Self {
+        Self {
+            ipv4: lease.ipv4.map(|(address, _)| address),
+            ipv6: lease.ipv6.map(|(address, _)| address),
+            remote: None,
+        }
+    }
+}
+
+/// One state of a client, without `>STATE:`: what happened, why, our own addresses, and the
+/// server's.
+pub(crate) fn client_state(time: u64, name: &str, why: &str, place: &Place) -> String {
+    let why = one_line(why).replace(',', ";");
+    let own = place.ipv4.map(|address| address.to_string()).unwrap_or_default();
+    let (remote, port) = match place.remote {
+        Some(remote) => (remote.ip().to_string(), remote.port().to_string()),
+        None => Default::default(),
+    };
+    let state = format!("{time},{name},{why},{own},{remote},{port},,");
+    match place.ipv6 {
+        Some(address) => format!("{state},{address}"),
+        None => state,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,6 +255,17 @@ mod tests {
             state(1_795_405_726, "CONNECTED", "SUCCESS", &server),
             "1795405726,CONNECTED,SUCCESS,10.86.0.1,,,,,fd86::1"
         );
+        let place = Place {
+            ipv4: Some("10.8.0.2".parse().unwrap()),
+            ipv6: Some("fd08::2".parse().unwrap()),
+            remote: Some("192.0.2.1:1194".parse().unwrap()),
+        };
+        assert_eq!(
+            client_state(7, "CONNECTED", "SUCCESS", &place),
+            "7,CONNECTED,SUCCESS,10.8.0.2,192.0.2.1,1194,,,fd08::2"
+        );
+        let nowhere = Place::default();
+        assert_eq!(client_state(7, "RECONNECTING", "a,\nb", &nowhere), "7,RECONNECTING,a;_b,,,,,");
         let bare = ServerFacts::default();
         assert_eq!(state(5, "CONNECTING", "", &bare), "5,CONNECTING,,,,,,");
     }

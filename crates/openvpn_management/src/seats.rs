@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::timeout;
 
 /// Consoles at once: one that decides, a few that count, and one for whoever wants to look.
 pub(crate) const MAX_CONSOLES: usize = 8;
@@ -40,13 +42,14 @@ pub(crate) struct Stranger {
 }
 
 impl Seats {
-    pub(crate) fn new() -> Self {
-        Self { consoles: Arc::new(Semaphore::new(MAX_CONSOLES)), strangers: Arc::default() }
+    /// With room for so many consoles.
+    pub(crate) fn new(consoles: usize) -> Self {
+        Self { consoles: Arc::new(Semaphore::new(consoles)), strangers: Arc::default() }
     }
 
-    /// A seat, while there is one.
-    pub(crate) fn sit(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.consoles).try_acquire_owned().ok()
+    /// A seat, as soon as there is one, or `patience` is over.
+    pub(crate) async fn sit(&self, patience: Duration) -> Option<OwnedSemaphorePermit> {
+        timeout(patience, Arc::clone(&self.consoles).acquire_owned()).await.ok()?.ok()
     }
 
     /// A place at the door, and what says that it is needed for somebody else. Where there is none,

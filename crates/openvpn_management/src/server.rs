@@ -1,20 +1,19 @@
 //! Where consoles connect.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::fs::{Permissions, remove_file, set_permissions};
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::net::UnixStream as BlockingUnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use config::{AuthMode, ManagementListen, OpenVpn};
 use contract::{Authenticator, Secret};
-use openvpn::management::{Hold, Show};
+use openvpn::management::Hold;
 use shell::{Heard, News, SessionNews};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
@@ -22,28 +21,28 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, error, info, warn};
 
+use crate::attendant::Attendant;
 use crate::connection::{self, Ended, talk};
 use crate::decisions::{Decision, Decisions, Settings, established};
 use crate::house::House;
 use crate::log::LogTap;
-use crate::notice::{self, Notice, Notices, ServerFacts};
-use crate::seats::Seats;
+use crate::notice::{self, Notices, ServerFacts};
+use crate::seats::{MAX_CONSOLES, Seats};
+use crate::states::States;
 
 #[cfg(test)]
 mod tests;
 
-/// States that are remembered.
-const MAX_STATES: usize = 100;
 /// The largest password file that is read, in bytes.
 const MAX_PASSWORD_FILE: u64 = 4096;
 /// How long the last words to consoles may take.
-const FAREWELL_TIME: Duration = Duration::from_secs(1);
+pub(crate) const FAREWELL_TIME: Duration = Duration::from_secs(1);
 /// After an error that concerns no single connection, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Why the protocol is not spoken; one line.
 #[derive(Debug)]
-pub struct ManagementError(String);
+pub struct ManagementError(pub(crate) String);
 
 impl fmt::Display for ManagementError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -56,20 +55,38 @@ impl std::error::Error for ManagementError {}
 /// What connections share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) house: Arc<dyn House>,
+    pub(crate) role: Role,
     pub(crate) notices: Arc<Notices>,
-    pub(crate) decisions: Option<Arc<Decisions>>,
+    pub(crate) states: Arc<States>,
     pub(crate) log: LogTap,
     pub(crate) password: Option<Secret>,
-    pub(crate) has_user_names: bool,
-    pub(crate) facts: ServerFacts,
     pub(crate) stop: watch::Sender<bool>,
-    pub(crate) holds: AtomicBool,
-    pub(crate) states: Mutex<VecDeque<String>>,
     pub(crate) seats: Seats,
+    /// How long a console waits for a seat.
+    pub(crate) patience: Duration,
 }
 
-impl Shared {
+/// Whose console it is.
+#[derive(Debug)]
+pub(crate) enum Role {
+    /// A server's.
+    Server(Desk),
+    /// A client's.
+    Client(Arc<Attendant>),
+}
+
+/// A server's side of its consoles.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    pub(crate) house: Arc<dyn House>,
+    pub(crate) decisions: Option<Arc<Decisions>>,
+    pub(crate) has_user_names: bool,
+    pub(crate) facts: ServerFacts,
+    pub(crate) states: Arc<States>,
+    pub(crate) holds: AtomicBool,
+}
+
+impl Desk {
     pub(crate) fn decide(&self, key: (u64, u32), decision: Decision) -> bool {
         self.decisions.as_ref().is_some_and(|decisions| decisions.decide(key, decision))
     }
@@ -78,22 +95,20 @@ impl Shared {
         connection::hold(&self.holds, hold)
     }
 
-    pub(crate) fn states(&self, show: Show) -> Vec<String> {
-        connection::last(&self.states.lock().unwrap_or_else(PoisonError::into_inner), show)
-    }
-
-    /// The server is in another state: consoles that want to know are told.
+    /// The server is in another state.
     pub(crate) fn enter(&self, name: &str, why: &str) {
         let addresses = if name == "CONNECTED" { &self.facts } else { &ServerFacts::default() };
-        let state = notice::state(crate::now(), name, why, addresses);
-        {
-            let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
-            states.push_back(state.clone());
-            if states.len() > MAX_STATES {
-                states.pop_front();
-            }
+        self.states.enter(notice::state(crate::now(), name, why, addresses));
+    }
+}
+
+impl Shared {
+    /// The server's side, if it is one.
+    pub(crate) fn desk(&self) -> Option<&Desk> {
+        match &self.role {
+            Role::Server(desk) => Some(desk),
+            Role::Client(_) => None,
         }
-        self.notices.tell(Notice::State(state.into()));
     }
 }
 
@@ -133,10 +148,7 @@ impl Entrance {
     /// The unix socket, which is to be removed at the end.
     #[must_use]
     pub fn socket(&self) -> Option<&Path> {
-        match &self.listener {
-            Bound::Unix { file, .. } => Some(&file.path),
-            Bound::Tcp(_) => None,
-        }
+        self.listener.path()
     }
 }
 
@@ -195,57 +207,71 @@ impl Management {
         if let Some(decisions) = &self.decisions {
             decisions.describe(facts.clone());
         }
-        let shared = Arc::new(Shared {
+        let states = Arc::new(States::new(Arc::clone(&self.notices)));
+        let desk = Desk {
             house,
-            notices: self.notices,
             decisions: self.decisions,
-            log: self.log,
-            password: self.password,
             has_user_names: self.has_user_names,
             facts,
-            stop: watch::Sender::new(false),
+            states: Arc::clone(&states),
             holds: AtomicBool::new(false),
-            states: Mutex::default(),
-            seats: Seats::new(),
+        };
+        desk.enter("CONNECTING", "");
+        desk.enter("CONNECTED", "SUCCESS");
+        let shared = Arc::new(Shared {
+            role: Role::Server(desk),
+            notices: self.notices,
+            states,
+            log: self.log,
+            password: self.password,
+            stop: watch::Sender::new(false),
+            seats: Seats::new(MAX_CONSOLES),
+            patience: Duration::ZERO,
         });
-        shared.enter("CONNECTING", "");
-        shared.enter("CONNECTED", "SUCCESS");
         let listening = tokio::spawn(listen_to(news, Arc::clone(&shared)));
-        let mut connections = JoinSet::new();
-        tokio::pin!(stop);
-        loop {
-            tokio::select! {
-                () = &mut stop => break,
-                accepted = self.listener.accept() => {
-                    take(accepted, &mut connections, &shared).await;
-                }
-                Some(_) = connections.join_next() => {}
-            }
-        }
-        if !shared.states(Show::Last(1)).iter().any(|state| state.contains(",EXITING,")) {
-            shared.enter("EXITING", "SIGTERM");
-        }
-        shared.stop.send_replace(true);
-        let _ = timeout(FAREWELL_TIME, async { while connections.join_next().await.is_some() {} })
-            .await;
+        attend_all(&self.listener, &shared, stop).await;
         listening.abort();
     }
 }
 
+/// Talks to whoever comes until `stop` is ready, and lets all know that it is.
+pub(crate) async fn attend_all(
+    listener: &Listener,
+    shared: &Arc<Shared>,
+    stop: impl Future<Output = ()>,
+) {
+    let mut connections = JoinSet::new();
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => break,
+            accepted = listener.accept() => take(accepted, &mut connections, shared).await,
+            Some(_) = connections.join_next() => {}
+        }
+    }
+    if let Some(desk) = shared.desk().filter(|desk| !desk.states.is_in("EXITING")) {
+        desk.enter("EXITING", "SIGTERM");
+    }
+    shared.stop.send_replace(true);
+    let farewells = async { while connections.join_next().await.is_some() {} };
+    let _ = timeout(FAREWELL_TIME, farewells).await;
+}
+
 /// Tells consoles of sessions.
 async fn listen_to(mut news: News, shared: Arc<Shared>) {
+    let Some(desk) = shared.desk() else { return };
     while let Some(heard) = news.next().await {
-        match (heard, &shared.decisions) {
+        match (heard, &desk.decisions) {
             (Heard::News(SessionNews::Up(info)), Some(decisions)) => decisions.established(&info),
             (Heard::News(SessionNews::Up(info)), None) => {
-                shared.notices.client(established(&info, Some(&shared.facts)));
+                shared.notices.client(established(&info, Some(&desk.facts)));
             }
             (Heard::News(SessionNews::Ended { id, info, totals }), Some(decisions)) => {
                 decisions.ended(id, info.as_deref(), &totals);
             }
             (Heard::Lost(count), Some(decisions)) => {
                 warn!(count, "sessions come and go faster than the management client is told");
-                let live = shared.house.sessions().await;
+                let live = desk.house.sessions().await;
                 decisions.resync(&live.iter().map(|(info, _)| info.id).collect::<Vec<_>>());
             }
             (
@@ -287,23 +313,38 @@ fn read_password(path: &Path) -> Result<Secret, ManagementError> {
 }
 
 #[derive(Debug)]
-enum Listener {
+pub(crate) enum Listener {
     Unix { listener: UnixListener, file: SocketFile },
     Tcp(TcpListener),
 }
 
 /// The same before there is a runtime.
 #[derive(Debug)]
-enum Bound {
+pub(crate) enum Bound {
     Unix { listener: std::os::unix::net::UnixListener, file: SocketFile },
     Tcp(std::net::TcpListener),
 }
 
 /// A unix socket's file; it goes away with it.
 #[derive(Debug)]
-struct SocketFile {
-    path: PathBuf,
-    owner: u32,
+pub(crate) struct SocketFile {
+    pub(crate) path: PathBuf,
+    callers: Callers,
+}
+
+/// Who may come to a unix socket, beside root.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Callers {
+    /// This user; whoever made the socket if neither is said.
+    pub(crate) user: Option<u32>,
+    /// Members of this group.
+    pub(crate) group: Option<u32>,
+}
+
+impl Callers {
+    fn admit(self, uid: u32, gid: u32) -> bool {
+        uid == 0 || self.user == Some(uid) || self.group == Some(gid)
+    }
 }
 
 impl Drop for SocketFile {
@@ -314,11 +355,7 @@ impl Drop for SocketFile {
 
 impl Bound {
     fn bind(listen: &ManagementListen) -> Result<Self, ManagementError> {
-        let bound = match listen {
-            ManagementListen::Unix(path) => Self::bind_unix(path),
-            ManagementListen::Tcp(address) => std::net::TcpListener::bind(address).map(Self::Tcp),
-        };
-        bound.map_err(|error| {
+        Self::bind_for(listen, Callers::default()).map_err(|error| {
             let place = match listen {
                 ManagementListen::Unix(path) => path.display().to_string(),
                 ManagementListen::Tcp(address) => address.to_string(),
@@ -327,7 +364,22 @@ impl Bound {
         })
     }
 
-    fn bind_unix(path: &Path) -> io::Result<Self> {
+    pub(crate) fn bind_for(listen: &ManagementListen, callers: Callers) -> io::Result<Self> {
+        match listen {
+            ManagementListen::Unix(path) => Self::bind_unix(path, callers),
+            ManagementListen::Tcp(address) => std::net::TcpListener::bind(address).map(Self::Tcp),
+        }
+    }
+
+    /// The unix socket's file.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Unix { file, .. } => Some(&file.path),
+            Self::Tcp(_) => None,
+        }
+    }
+
+    fn bind_unix(path: &Path, callers: Callers) -> io::Result<Self> {
         // What an earlier run left is a socket that nobody answers.
         match std::fs::symlink_metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -341,15 +393,20 @@ impl Bound {
             Ok(_) => remove_file(path)?,
         }
         let listener = std::os::unix::net::UnixListener::bind(path)?;
-        let owner = std::fs::metadata(path)?.uid();
-        let file = SocketFile { path: path.to_owned(), owner };
-        set_permissions(path, Permissions::from_mode(0o600))?;
+        let mut file = SocketFile { path: path.to_owned(), callers };
+        let mode = if callers.group.is_some() { 0o660 } else { 0o600 };
+        set_permissions(path, Permissions::from_mode(mode))?;
+        if callers.user.is_some() || callers.group.is_some() {
+            chown(path, callers.user, callers.group)?;
+        } else {
+            file.callers.user = Some(std::fs::metadata(path)?.uid());
+        }
         Ok(Self::Unix { listener, file })
     }
 }
 
 impl Listener {
-    fn new(bound: Bound) -> io::Result<Self> {
+    pub(crate) fn new(bound: Bound) -> io::Result<Self> {
         Ok(match bound {
             Bound::Unix { listener, file } => {
                 listener.set_nonblocking(true)?;
@@ -367,8 +424,8 @@ impl Listener {
             Self::Unix { listener, file } => {
                 let (stream, _) = listener.accept().await?;
                 // Whoever came before the mode was set has no business here.
-                let uid = stream.peer_cred()?.uid();
-                if uid != 0 && uid != file.owner {
+                let peer = stream.peer_cred()?;
+                if !file.callers.admit(peer.uid(), peer.gid()) {
                     return Err(io::ErrorKind::PermissionDenied.into());
                 }
                 Ok(Accepted::Unix(stream))
@@ -382,7 +439,7 @@ impl Listener {
     }
 }
 
-enum Accepted {
+pub(crate) enum Accepted {
     Unix(UnixStream),
     Tcp(TcpStream, SocketAddr),
 }
@@ -404,7 +461,7 @@ async fn take(accepted: io::Result<Accepted>, connections: &mut JoinSet<()>, sha
     }
 }
 
-async fn attend<S>(stream: S, peer: String, shared: Arc<Shared>)
+pub(crate) async fn attend<S>(stream: S, peer: String, shared: Arc<Shared>)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {

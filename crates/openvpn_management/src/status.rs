@@ -168,10 +168,54 @@ fn field(text: &str) -> String {
     text.chars().map(|c| if c.is_control() || c == ',' { '_' } else { c }).collect()
 }
 
-/// The answer to `help`.
-pub(crate) fn help() -> String {
-    format!("Management Interface for {}\n{COMMANDS}END\n", release())
+/// The answer to `status` of a client. What is counted are the packets inside the tunnel.
+pub(crate) fn statistics(now: u64, totals: &PortTotals) -> String {
+    let PortTotals { rx_bytes, tx_bytes, .. } = totals;
+    format!(
+        "OpenVPN STATISTICS\nUpdated,{}\nTUN/TAP read bytes,{tx_bytes}\nTUN/TAP write \
+         bytes,{rx_bytes}\nTCP/UDP read bytes,{rx_bytes}\nTCP/UDP write bytes,{tx_bytes}\nAuth \
+         read bytes,{rx_bytes}\nEND\n",
+        ascii_time(now)
+    )
 }
+
+/// The answer to `help`.
+pub(crate) fn help(is_client: bool) -> String {
+    let commands = if is_client { CLIENT_COMMANDS } else { COMMANDS };
+    format!("Management Interface for {}\n{commands}END\n", release())
+}
+
+const CLIENT_COMMANDS: &str = "\
+Commands:
+auth-retry [t]         : What follows a refused login: none, interact or nointeract.
+bytecount n            : Bytes inside the tunnel, in and out, every n secs (0=off).
+cr-response response   : Answer the server's question; base64.
+echo [on|off] [N|all]  : Like log, but for what the server says to user interfaces.
+env-filter [level]     : Accepted; everything that is known is shown.
+exit|quit              : Close this connection.
+forget-passwords       : Forget the passwords that were typed.
+help                   : Print this message.
+hold [on|off|release]  : Show or set the hold flag, or let the client go on.
+load-stats             : Bytes in one line.
+log [on|off] [N|all]   : New lines of the log, or the last N.
+mute [n]               : Leave out what is logged more than n times in a row (0=never).
+needok type action     : Nothing asks for a confirmation.
+needstr type action    : Nothing asks for a text.
+password type p        : Enter a password that was asked for.
+pid                    : Show the process id.
+pkcs11-id-count        : Always 0; tokens are not chosen here.
+proxy type [host port flags] : Answer >PROXY: NONE, HTTP or SOCKS.
+remote type [host port] : Answer >REMOTE: ACCEPT, MOD or SKIP.
+remote-entry-count     : How many servers the profile names.
+remote-entry-get i|all [j] : Those servers, from i to before j.
+signal s               : SIGUSR1 connects anew, SIGHUP also forgets passwords, SIGTERM and
+                         SIGINT end the client, SIGUSR2 logs the status.
+state [on|off] [N|all] : New states, or the last N.
+status [n]             : Bytes so far.
+username type u        : Enter a user name that was asked for.
+verb [n]               : How much is told of the log, 0 to 15.
+version [n]            : Show the versions.
+";
 
 const COMMANDS: &str = "\
 Commands:

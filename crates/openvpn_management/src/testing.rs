@@ -4,15 +4,20 @@ use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use contract::{BoxFuture, Farewell, Lease, PortId, SessionFacts};
+use contract::{BoxFuture, Farewell, Lease, PortId, Secret, SessionFacts};
 use dataplane::PortTotals;
 use ipnet::IpNet;
 use openvpn::management::SignalName;
 use shell::SessionInfo;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
+use crate::connection::{Ended, talk};
 use crate::notice::{Notices, ServerFacts};
-use crate::server::Shared;
+use crate::seats::{MAX_CONSOLES, Seats};
+use crate::server::{Desk, Role, Shared};
+use crate::states::States;
 use crate::{House, LogTap};
 
 #[derive(Debug, Default)]
@@ -88,17 +93,84 @@ impl House for FakeHouse {
 
 /// What connections share, without anybody who judges.
 pub(crate) fn shared() -> Arc<Shared> {
-    Arc::new(Shared {
+    let notices = Arc::new(Notices::new());
+    let desk = Desk {
         house: FakeHouse::with(Vec::new()),
-        notices: Arc::new(Notices::new()),
         decisions: None,
-        log: LogTap::new(),
-        password: None,
         has_user_names: true,
         facts: ServerFacts::default(),
-        stop: watch::Sender::new(false),
+        states: Arc::new(States::new(Arc::clone(&notices))),
         holds: AtomicBool::new(false),
-        states: Mutex::default(),
-        seats: crate::seats::Seats::new(),
+    };
+    shared_with(desk, notices, None)
+}
+
+/// What the connections of a server share.
+pub(crate) fn shared_with(
+    desk: Desk,
+    notices: Arc<Notices>,
+    password: Option<&str>,
+) -> Arc<Shared> {
+    Arc::new(Shared {
+        states: Arc::clone(&desk.states),
+        role: Role::Server(desk),
+        notices,
+        log: LogTap::new(),
+        password: password.map(|password| Secret::new(password.as_bytes())),
+        stop: watch::Sender::new(false),
+        seats: Seats::new(MAX_CONSOLES),
+        patience: std::time::Duration::ZERO,
     })
+}
+
+/// A console, at the other end of a connection.
+pub(crate) struct Console {
+    pub(crate) stream: DuplexStream,
+    read: String,
+    talk: JoinHandle<Ended>,
+}
+
+impl Console {
+    pub(crate) fn at(shared: &Arc<Shared>) -> Self {
+        let (near, far) = duplex(64 * 1024);
+        let talk = tokio::spawn(talk(far, Arc::clone(shared)));
+        Self { stream: near, read: String::new(), talk }
+    }
+
+    pub(crate) async fn send(&mut self, text: &str) {
+        self.stream.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// Everything up to and with the next `end`.
+    pub(crate) async fn until(&mut self, end: &str) -> String {
+        loop {
+            if let Some(at) = self.read.find(end) {
+                let rest = self.read.split_off(at + end.len());
+                return std::mem::replace(&mut self.read, rest);
+            }
+            let mut buffer = [0; 4096];
+            let count = self.stream.read(&mut buffer).await.unwrap();
+            assert!(count > 0, "closed after {:?} without {end:?}", self.read);
+            self.read.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
+        }
+    }
+
+    pub(crate) async fn line(&mut self) -> String {
+        self.until("\r\n").await.trim_end().to_owned()
+    }
+
+    pub(crate) async fn ask(&mut self, command: &str) -> String {
+        self.send(&format!("{command}\n")).await;
+        self.line().await
+    }
+
+    pub(crate) async fn greeted(mut self) -> Self {
+        let greeting = self.line().await;
+        assert!(greeting.starts_with(">INFO:OpenVPN Management Interface Version 5"));
+        self
+    }
+
+    pub(crate) async fn ended(self) -> Ended {
+        self.talk.await.unwrap()
+    }
 }

@@ -1,5 +1,6 @@
 //! The initiator's side: one tunnel to one of a profile's servers, for as long as it is wanted.
 
+mod guide;
 mod login;
 mod proxy;
 mod rounds;
@@ -17,16 +18,18 @@ use std::time::{Duration, Instant};
 use backends::{StateDir, random_bytes};
 use contract::{
     Answer, Ask, AskId, Carrier, Command, Event, FabricOp, Farewell, Fatal, Input, Layer, Lease,
-    Path, Plug, PortId, Secret, SessionFacts, Via, WallClock,
+    Path, Plug, PortId, Secret, Via, WallClock,
 };
 use host::{ClientHost, ClientPlan, Journal, Keeper};
 use hub::{AnyFabric, Uplink};
 use ipnet::IpNet;
 use openvpn::{Conduct, Family, Profile, Remote};
 use sys::Tun;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
+pub use self::guide::{Choice, ClientEvent, Guide, Orders, Step, Traffic};
+use self::guide::{Order, Prepared, Reports, again, is_name, step};
 use self::login::Book;
 pub use self::login::Desk;
 use self::rounds::{Ending, Rounds};
@@ -36,7 +39,7 @@ use crate::driver::sleep_until;
 use crate::limits::Watch;
 use crate::pump::{Carried, Effect, Pump};
 use crate::workers::{WorkerEvent, WorkerOp, Workers, WorkersConfig};
-use way::{AnyEngine, Way, local_port, nobody, nowhere};
+use way::{AnyEngine, Way, device_id, local_port, nobody, nowhere};
 
 /// Control datagrams on their way from the worker.
 const MAX_EVENTS: usize = 512;
@@ -66,41 +69,12 @@ pub struct ClientConfig {
     pub login: Option<(String, Secret)>,
     /// Who is asked for whatever else the server wants to know.
     pub desk: Arc<dyn Desk>,
+    /// Who is asked before each connection, if anybody.
+    pub guide: Option<Arc<dyn Guide>>,
     /// Where changes to the host are written down.
     pub state: PathBuf,
     /// What keeps root's rights, if we have given them up.
     pub keeper: Option<Keeper>,
-}
-
-/// What a client reports while it runs.
-#[derive(Clone, Debug)]
-pub enum ClientEvent {
-    /// Packets flow.
-    Connected {
-        /// To whom.
-        remote: SocketAddr,
-        /// What we were given.
-        lease: Box<Lease>,
-        /// Cipher and so on.
-        facts: SessionFacts,
-        /// The TUN device.
-        device: String,
-    },
-    /// The server changed what it gave.
-    Changed {
-        /// What we have now.
-        lease: Box<Lease>,
-    },
-    /// They do not any more; another attempt follows.
-    Disconnected {
-        /// Why.
-        reason: String,
-    },
-    /// They do not any more, and that is the end.
-    Over {
-        /// Why.
-        reason: String,
-    },
 }
 
 /// Why a client gives up; one line for the operator.
@@ -136,6 +110,13 @@ pub struct Client {
     known: Vec<Vec<IpAddr>>,
     attempts: u16,
     login: Book,
+    guide: Option<Arc<dyn Guide>>,
+    /// Whether the guide has been asked once.
+    is_begun: bool,
+    /// What the next attempt logs in with, if that is known.
+    ready: Option<Conduct>,
+    /// What takes the place of the server that is next.
+    detour: Option<Remote>,
 }
 
 /// Undoes what clients that were cut off left behind: each of them had a folder in `clients`.
@@ -163,7 +144,7 @@ impl Client {
     ///
     /// One line; nothing has been changed then.
     pub fn start(start: ClientConfig) -> Result<Self, ClientFailure> {
-        let ClientConfig { profile, login, desk, state, keeper } = start;
+        let ClientConfig { profile, login, desk, guide, state, keeper } = start;
         let clock = clock::start();
         let device = device_id(&state).map_err(|error| cannot("the device's id")(&error))?;
         let way = Way::new(&profile, device, &clock).map_err(ClientFailure)?;
@@ -218,6 +199,10 @@ impl Client {
             host: HostGuard(None),
             known,
             attempts: 0,
+            guide,
+            is_begun: false,
+            ready: None,
+            detour: None,
         })
     }
 
@@ -228,13 +213,14 @@ impl Client {
     /// If the server refuses us, or attempts run out.
     pub async fn run(
         mut self,
-        mut stop: oneshot::Receiver<()>,
+        mut orders: Orders,
         events: mpsc::UnboundedSender<ClientEvent>,
     ) -> Result<(), ClientFailure> {
         let ticking = tokio::spawn(clock::run(Arc::clone(&self.clock)));
         let workers = self.workers.clone();
+        let events = Reports::new(events, self.guide.clone());
         let result = tokio::select! {
-            result = self.stay_connected(&mut stop, &events) => result,
+            result = self.stay_connected(&mut orders, &events) => result,
             () = workers.broken() => {
                 Err(ClientFailure("the packet thread or the TUN device is gone".to_owned()))
             }
@@ -251,23 +237,29 @@ impl Client {
 
     async fn stay_connected(
         &mut self,
-        stop: &mut oneshot::Receiver<()>,
-        events: &mpsc::UnboundedSender<ClientEvent>,
+        orders: &mut Orders,
+        events: &Reports,
     ) -> Result<(), ClientFailure> {
         if let Way::Answers { door, point } = self.way.clone() {
-            return self.stay_reachable(&door, &point, stop, events).await;
+            return self.stay_reachable(&door, &point, orders, events).await;
         }
         let mut rounds = Rounds::new(self.profile.retry, self.profile.retry_max);
+        let (mut waited, _) = self.profile.retry;
         loop {
-            let pause = match self.round(stop, events).await? {
+            let pause = match self.round(waited, orders, events).await? {
                 Ending::Told | Ending::Again => return Ok(()),
                 Ending::Over(reason) => {
-                    let _ = events.send(ClientEvent::Over { reason });
+                    events.send(ClientEvent::Over { reason });
                     return Ok(());
                 }
                 Ending::Refused(why) => return Err(ClientFailure(why)),
+                Ending::Restarted(reason) => {
+                    again(events, reason);
+                    rounds.lost()
+                }
                 Ending::Lost(reason) => {
-                    let _ = events.send(ClientEvent::Disconnected { reason });
+                    events.send(ClientEvent::Disconnected { reason: reason.clone() });
+                    again(events, reason);
                     rounds.lost()
                 }
                 Ending::Failed(last) => rounds.failed().map_err(|rounds| {
@@ -275,30 +267,60 @@ impl Client {
                 })?,
             };
             let pause = self.login.backoff.take().unwrap_or(pause);
+            waited = pause;
             debug!(seconds = pause.as_secs_f64(), "waiting before the next attempt");
+            // Whoever holds the client back decides when it goes on.
+            let is_held = self.guide.as_ref().is_some_and(|guide| guide.holds());
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                _ = &mut *stop => return Ok(()),
+                () = tokio::time::sleep(pause), if !is_held => {}
+                order = orders.next(), if !is_held => match order {
+                    Order::Stop => return Ok(()),
+                    Order::Restart(_) => {}
+                },
+                else => {}
             }
         }
     }
 
-    /// Tries one server after the other until an attempt does more than fail.
+    /// Tries one server after the other until an attempt does more than fail; `pause` lies before.
     async fn round(
         &mut self,
-        stop: &mut oneshot::Receiver<()>,
-        events: &mpsc::UnboundedSender<ClientEvent>,
+        pause: Duration,
+        orders: &mut Orders,
+        events: &Reports,
     ) -> Result<Ending, ClientFailure> {
         let mut last = "no server has an address".to_owned();
-        for index in self.order() {
+        let mut order = self.order().into_iter().peekable();
+        while let Some(index) = order.peek().copied() {
+            match self.prepare(index, pause, orders, events).await? {
+                Prepared::Go => {}
+                Prepared::Skip(count) => {
+                    order.by_ref().take(count).for_each(drop);
+                    continue;
+                }
+                Prepared::Told => return Ok(Ending::Told),
+            }
+            if self.destination(index).is_some_and(|remote| is_name(&remote.host)) {
+                step(events, Step::Resolving);
+            }
+            let mut is_asked_again = false;
             for address in self.resolve(index).await {
-                match self.attempt_until_settled(index, address, stop, events).await? {
+                match self.attempt_until_settled(index, address, orders, events).await? {
+                    Ending::Again => {
+                        again(events, "auth-failure");
+                        is_asked_again = true;
+                        break;
+                    }
                     Ending::Failed(why) => {
                         info!(server = %address, "no connection: {why}");
+                        again(events, why.clone());
                         last = why;
                     }
                     ending => return Ok(ending),
                 }
+            }
+            if !is_asked_again {
+                order.next();
             }
         }
         Ok(Ending::Failed(last))
@@ -319,7 +341,7 @@ impl Client {
     }
 
     async fn resolve(&mut self, index: usize) -> Vec<SocketAddr> {
-        let Some(remote) = self.profile.remotes.get(index) else {
+        let Some(remote) = self.destination(index) else {
             return nowhere(self.profile.point.as_ref());
         };
         let (first_hop, keeper) = (FirstHop::of(remote), self.keeper.clone());
@@ -335,16 +357,19 @@ impl Client {
         &mut self,
         index: usize,
         server: SocketAddr,
-        stop: &mut oneshot::Receiver<()>,
-        events: &mpsc::UnboundedSender<ClientEvent>,
+        orders: &mut Orders,
+        events: &Reports,
     ) -> Result<Ending, ClientFailure> {
         loop {
-            let conduct = tokio::select! {
-                conduct = self.login.conduct() => conduct?,
-                _ = &mut *stop => return Ok(Ending::Told),
+            let conduct = match self.ready.take() {
+                Some(conduct) => conduct,
+                None => tokio::select! {
+                    conduct = self.login.conduct() => conduct?,
+                    order = orders.next() => return Ok(Ending::by(order)),
+                },
             };
-            let ending = self.attempt(index, server, conduct, stop, events).await?;
-            if !matches!(ending, Ending::Again) {
+            let ending = self.attempt(index, server, conduct, orders, events).await?;
+            if !matches!(ending, Ending::Again) || self.guide.is_some() {
                 return Ok(ending);
             }
         }
@@ -356,12 +381,12 @@ impl Client {
         index: usize,
         server: SocketAddr,
         conduct: Conduct,
-        stop: &mut oneshot::Receiver<()>,
-        events: &mpsc::UnboundedSender<ClientEvent>,
+        orders: &mut Orders,
+        events: &Reports,
     ) -> Result<Ending, ClientFailure> {
         self.attempts = self.attempts.wrapping_add(1);
         let port = PortId(u32::from(self.attempts) + 1);
-        let remote = self.profile.remotes.get(index).cloned().unwrap_or_else(nobody);
+        let remote = self.destination(index).cloned().unwrap_or_else(nobody);
         let wanted = Wanted {
             number: self.attempts,
             first_hop: server,
@@ -370,9 +395,12 @@ impl Client {
             mark: self.mark,
             patience: self.profile.server_timeout,
         };
+        if wanted.remote.transport == openvpn::Transport::Tcp {
+            step(events, Step::Dialling);
+        }
         let opened = tokio::select! {
             opened = transport::open(&wanted) => opened,
-            _ = &mut *stop => return Ok(Ending::Told),
+            order = orders.next() => return Ok(Ending::by(order)),
         };
         let kind = self.way.kind();
         let (association, (path, end)) = match opened {
@@ -381,6 +409,7 @@ impl Client {
             }
             Err(error) => return Ok(Ending::Failed(error)),
         };
+        step(events, Step::Waiting);
         let now = Instant::now();
         let session = self.way.engine(now, path, port, conduct, random_bytes());
         let (typing, typed) = mpsc::unbounded_channel();
@@ -392,6 +421,8 @@ impl Client {
             server,
             give_up: now + self.profile.server_timeout,
             up: false,
+            is_answered: false,
+            restart: None,
             ending: None,
             over: None,
             lease: None,
@@ -400,7 +431,7 @@ impl Client {
             typed,
         };
         connection.pump.feed(now, Input::Command(Command::Connect));
-        let ending = self.drive(&mut connection, stop, events).await.map(|ending| {
+        let ending = self.drive(&mut connection, orders, events).await.map(|ending| {
             let session = connection.pump.engine();
             match self.login.after(session.token(), session.refusal(), ending) {
                 // Refused when the keys were renewed, and worth another attempt.
@@ -418,8 +449,8 @@ impl Client {
     async fn drive(
         &mut self,
         connection: &mut Connection,
-        stop: &mut oneshot::Receiver<()>,
-        events: &mpsc::UnboundedSender<ClientEvent>,
+        orders: &mut Orders,
+        events: &Reports,
     ) -> Result<Ending, ClientFailure> {
         let mut told = false;
         loop {
@@ -429,6 +460,9 @@ impl Client {
             {
                 return Ok(match connection.over {
                     _ if told => Ending::Told,
+                    _ if connection.restart.is_some() => {
+                        Ending::Restarted(connection.restart.unwrap_or_default())
+                    }
                     Some(why) => Ending::Over(why.to_owned()),
                     None => connection.ending(fatal),
                 });
@@ -445,8 +479,11 @@ impl Client {
             };
             let workers = self.workers.clone();
             tokio::select! {
-                _ = &mut *stop, if !told => {
-                    told = true;
+                order = orders.next(), if !told => {
+                    match order {
+                        Order::Stop => told = true,
+                        Order::Restart(reason) => connection.restart = Some(reason),
+                    }
                     let farewell = Command::Disconnect(Farewell::Shutdown);
                     connection.pump.feed(Instant::now(), Input::Command(farewell));
                 }
@@ -480,9 +517,11 @@ impl Client {
     async fn carry_out(
         &mut self,
         connection: &mut Connection,
-        events: &mpsc::UnboundedSender<ClientEvent>,
+        events: &Reports,
     ) -> Result<Carried, ClientFailure> {
         loop {
+            // What was said on the way here, before what follows from it.
+            connection.tell(events);
             let mut effects = Vec::new();
             let carried = connection.pump.carry_out(&self.workers, |effect| effects.push(effect));
             if effects.is_empty() {
@@ -491,14 +530,21 @@ impl Client {
             for effect in effects {
                 match effect {
                     Effect::Ask(ask, Ask::Configure(lease)) => {
+                        if !connection.up {
+                            step(events, Step::Assigning(Box::new(lease.clone())));
+                        }
                         let configured = self.configure(connection, lease).await;
+                        let has_routes = !connection.lease().routes.is_empty();
+                        if !connection.up && configured.is_ok() && has_routes {
+                            step(events, Step::Routing);
+                        }
                         match &configured {
                             Ok(()) => {
                                 let carried = self.workers.counters(connection.port);
                                 connection.begin(carried.rx_bytes + carried.tx_bytes);
                                 if connection.up {
                                     let lease = Box::new(connection.lease());
-                                    let _ = events.send(ClientEvent::Changed { lease });
+                                    events.send(ClientEvent::Changed { lease });
                                 }
                             }
                             Err(error) if connection.up => warn!("{error}"),
@@ -520,8 +566,7 @@ impl Client {
                         connection.up = true;
                         let lease = Box::new(connection.lease());
                         let (remote, device) = (connection.server, self.device.clone());
-                        let _ =
-                            events.send(ClientEvent::Connected { remote, lease, facts, device });
+                        events.send(ClientEvent::Connected { remote, lease, facts, device });
                     }
                     Effect::Event(Event::Moved(path)) => {
                         info!(from = %connection.server, to = %path.remote, "the peer is elsewhere");
@@ -645,6 +690,10 @@ struct Connection {
     server: SocketAddr,
     give_up: Instant,
     up: bool,
+    /// Whether it has been told that the peer answers.
+    is_answered: bool,
+    /// Why we were told to connect anew.
+    restart: Option<&'static str>,
     /// The best words for what may end it.
     ending: Option<String>,
     /// Why it ends for good though all is well.
@@ -657,6 +706,17 @@ struct Connection {
 }
 
 impl Connection {
+    /// Tells what the engine has to say.
+    fn tell(&mut self, events: &Reports) {
+        if !self.is_answered && self.pump.engine().has_answer() {
+            self.is_answered = true;
+            step(events, Step::Authenticating);
+        }
+        for tiding in self.pump.engine_mut().take_tidings() {
+            step(events, Step::Told(tiding));
+        }
+    }
+
     fn lease(&self) -> Lease {
         self.lease.clone().unwrap_or_default()
     }
@@ -707,22 +767,4 @@ impl Connection {
     fn ending(&mut self, fatal: Fatal) -> Ending {
         Ending::of(fatal, self.up, self.ending.take())
     }
-}
-
-/// What this device is called towards servers (IV_HWADDR): random, in the form of a locally
-/// administered hardware address, made once and kept. A real one would say more than needed, and
-/// differ with every cable.
-fn device_id(state: &std::path::Path) -> std::io::Result<String> {
-    let file = state.join("device-id");
-    match std::fs::read_to_string(&file) {
-        Ok(id) if id.trim().len() == 17 => return Ok(id.trim().to_owned()),
-        Ok(_) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    let mut bytes: [u8; 6] = random_bytes();
-    bytes[0] = bytes[0] & 0xfc | 0x02;
-    let id = bytes.map(|byte| format!("{byte:02x}")).join(":");
-    std::fs::write(&file, format!("{id}\n"))?;
-    Ok(id)
 }

@@ -24,7 +24,10 @@ mod pump;
 mod server;
 pub mod workers;
 
-pub use client::{Client, ClientConfig, ClientEvent, ClientFailure, Desk, repair_clients};
+pub use client::{
+    Choice, Client, ClientConfig, ClientEvent, ClientFailure, Desk, Guide, Orders, Step, Traffic,
+    repair_clients,
+};
 pub use driver::{SessionInfo, Which};
 pub use news::{Heard, News, SessionNews};
 pub use server::{

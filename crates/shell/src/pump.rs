@@ -61,6 +61,10 @@ impl<E: Engine> Pump<E> {
         &self.engine
     }
 
+    pub(crate) fn engine_mut(&mut self) -> &mut E {
+        &mut self.engine
+    }
+
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.deadline
     }

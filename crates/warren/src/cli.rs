@@ -7,6 +7,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use config::RunAs;
 use ipnet::IpNet;
 
+use crate::connect::ConsoleArgs;
+
 /// Where a server keeps everything it must remember.
 const DEFAULT_STATE: &str = "/var/lib/warren";
 
@@ -406,6 +408,8 @@ pub(crate) struct ConnectArgs {
     /// Keep all of the file system in sight, to find out whether the sandbox is in the way
     #[arg(long)]
     pub(crate) no_sandbox: bool,
+    #[command(flatten)]
+    pub(crate) console: ConsoleArgs,
 }
 
 #[cfg(test)]

@@ -34,8 +34,9 @@ const SHARED: &str = "/run/warren";
 pub(crate) enum Role {
     /// Reads this file again when it is told to, and leaves none of these sockets behind.
     Server { config: Option<PathBuf>, sockets: Vec<PathBuf> },
-    /// Resolves names; with a port below 1024 of its own or not.
-    Client { has_low_port: bool },
+    /// Resolves names; with a port below 1024 of its own or not; leaves none of these sockets
+    /// behind.
+    Client { has_low_port: bool, sockets: Vec<PathBuf> },
 }
 
 /// What to give up, and what to keep.
@@ -97,7 +98,7 @@ impl Confinement<'_> {
         let keeper = if account.is_some() || self.sandbox {
             let (config, sockets) = match &self.role {
                 Role::Server { config, sockets } => (config.clone(), sockets.clone()),
-                Role::Client { .. } => (None, Vec::new()),
+                Role::Client { sockets, .. } => (None, sockets.clone()),
             };
             let started = Keeper::start(config, sockets);
             Some(started.context("cannot start the process that keeps root's rights")?)
@@ -191,7 +192,7 @@ impl Confinement<'_> {
 
     fn give_up(&self, account: Option<Account>, needs_ipc_lock: bool) -> anyhow::Result<()> {
         let mut keep = vec![Capability::NetAdmin];
-        if matches!(self.role, Role::Server { .. } | Role::Client { has_low_port: true }) {
+        if matches!(self.role, Role::Server { .. } | Role::Client { has_low_port: true, .. }) {
             keep.push(Capability::NetBindService);
         }
         if needs_ipc_lock {

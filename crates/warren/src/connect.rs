@@ -1,5 +1,6 @@
 //! `warren connect FILE`
 
+mod console;
 mod login;
 
 use std::fs::File;
@@ -12,7 +13,8 @@ use backends::StateDir;
 use contract::Lease;
 use host::Keeper;
 use mgmt::types::Password;
-use shell::{Client, ClientConfig, ClientEvent, repair_clients};
+use openvpn_management::{Attendant, ClientEntrance, LogTap};
+use shell::{Client, ClientConfig, ClientEvent, Guide, Orders, repair_clients};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
@@ -24,6 +26,8 @@ use crate::output::print;
 use crate::running::Running;
 use crate::signals::{Signals, tell_ready};
 use crate::{logging, password};
+
+pub(crate) use console::ConsoleArgs;
 
 /// Profiles hold a few certificates; nobody's is larger.
 const MAX_PROFILE: u64 = 1024 * 1024;
@@ -38,7 +42,7 @@ pub(crate) struct Start {
     /// User and password, if the profile wants any.
     pub(crate) login: Option<Login>,
     /// Who is asked for whatever else is wanted.
-    pub(crate) desk: login::Desk,
+    pub(crate) desk: Arc<dyn shell::Desk>,
     /// Where to write down what is changed on this machine.
     pub(crate) state: PathBuf,
     /// What keeps root's rights, if we have given them up.
@@ -67,29 +71,49 @@ pub(crate) enum LoginSource {
 
 /// Reads the arguments and the profile, then stays connected until a signal.
 pub(crate) fn run(global: &Global, args: &ConnectArgs) -> anyhow::Result<()> {
-    logging::start("info");
     let _terminal = login::Restore::terminal();
     // With the rights of whoever calls: what the profile names, and the terminal.
     let file = args.file.clone();
     let text = read_profile(&file)?;
-    let (profile, login, desk) = prepare(&file, &text, LoginSource::new(args))?;
+    let (mut profile, login, desk) = prepare(&file, &text, args)?;
+    let tap = console::tap(&profile);
+    logging::start_with("info", tap.as_ref());
+    let entrance = ClientEntrance::open(&mut profile)
+        .map_err(|error| Usage(format!("{}: {error}", file.display())))?;
+    let sockets = entrance.as_ref().and_then(ClientEntrance::socket).map(Path::to_owned);
     // Before any thread: from here on it is not root.
     let confined = Confinement {
         user: &args.run_as,
         sandbox: !args.no_sandbox,
         state: &global.state,
-        role: Role::Client { has_low_port: profile.local_port.is_some_and(|port| port < 1024) },
+        role: Role::Client {
+            has_low_port: profile.local_port.is_some_and(|port| port < 1024),
+            sockets: sockets.into_iter().collect(),
+        },
     };
     let Confined { state, keeper } = confined.enter()?;
+    let desk: Arc<dyn shell::Desk> = Arc::new(desk);
     let start = Start { file, profile, login, desk, state, keeper };
+    let console = entrance.zip(tap);
     runtime()?.block_on(async {
         let signals = Signals::listen()?.ending_with_the_terminal();
-        stay_connected(start, signals).await
+        stay_connected(start, console, signals).await
     })
 }
 
-async fn stay_connected(start: Start, mut signals: Signals) -> anyhow::Result<()> {
-    let running = launch(start)?;
+async fn stay_connected(
+    start: Start,
+    console: Option<(ClientEntrance, LogTap)>,
+    mut signals: Signals,
+) -> anyhow::Result<()> {
+    let (stop, stopped) = oneshot::channel();
+    let task = tokio::spawn(async move {
+        match console {
+            Some((entrance, tap)) => console::run(start, entrance, tap, stopped).await,
+            None => connect(start, None, stopped.into()).await,
+        }
+    });
+    let running = Running { stop, task };
     running.until_told(&mut signals, async || info!("a client has nothing to reload")).await
 }
 
@@ -97,17 +121,21 @@ async fn stay_connected(start: Start, mut signals: Signals) -> anyhow::Result<()
 fn prepare(
     file: &Path,
     text: &str,
-    login: LoginSource,
+    args: &ConnectArgs,
 ) -> anyhow::Result<(openvpn::Profile, Option<Login>, login::Desk)> {
     let folder = file.parent().map(Path::to_owned).unwrap_or_default();
     let mut read = |name: &str| read_beside(&folder, name);
     let mut profile = openvpn::Profile::parse(text, &mut read)
         .map_err(|error| Usage(format!("{}:{error}", file.display())))?;
-    if profile.is_locked() {
+    args.console.apply(&mut profile)?;
+    let management = &profile.management;
+    let is_asked_elsewhere = management.place.is_some() && management.asks_passwords;
+    if profile.is_locked() && !is_asked_elsewhere {
         unlock(&mut profile).with_context(|| file.display().to_string())?;
     }
-    let desk = login::Desk::new(login);
+    let desk = login::Desk::new(LoginSource::new(args));
     let login = match &profile.login {
+        _ if is_asked_elsewhere => None,
         openvpn::Login::None | openvpn::Login::Given(..) => None,
         openvpn::Login::Ask => Some(desk.first_login(None)?),
         openvpn::Login::AskPassword(user) => Some(desk.first_login(Some(user))?),
@@ -126,8 +154,12 @@ fn unlock(profile: &mut openvpn::Profile) -> anyhow::Result<()> {
     profile.unlock(&passphrase).map_err(|error| Usage(error.to_string()).into())
 }
 
-/// Connects.
-fn launch(start: Start) -> anyhow::Result<Running> {
+/// Connects, and stays connected.
+async fn connect(
+    start: Start,
+    attendant: Option<&Arc<Attendant>>,
+    orders: Orders,
+) -> anyhow::Result<()> {
     let Start { file, profile, login, desk, state, keeper } = start;
     // Each profile has a folder of its own, so that several can be connected at once.
     let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
@@ -139,26 +171,27 @@ fn launch(start: Start) -> anyhow::Result<Running> {
     let client = Client::start(ClientConfig {
         profile,
         login: login.map(|login| (login.user, login.password.to_secret())),
-        desk: Arc::new(desk),
+        desk: attendant.map_or(desk, |attendant| Arc::clone(attendant) as _),
+        guide: attendant.map(|attendant| Arc::clone(attendant) as Arc<dyn Guide>),
         state: state.path().to_owned(),
         keeper,
     })
     .map_err(|error| anyhow::anyhow!("{}: {error}", file.display()))?;
 
-    let (stop, stopped) = oneshot::channel();
+    if let Some(attendant) = attendant {
+        attendant.measure(client.traffic());
+    }
+
     let (events, mut news) = mpsc::unbounded_channel();
-    let task = tokio::spawn(async move {
-        let reporting = tokio::spawn(async move {
-            while let Some(event) = news.recv().await {
-                report(&event);
-            }
-        });
-        let result = client.run(stopped, events).await;
-        let _ = reporting.await;
-        drop(lock);
-        Ok(result?)
+    let reporting = tokio::spawn(async move {
+        while let Some(event) = news.recv().await {
+            report(&event);
+        }
     });
-    Ok(Running { stop, task })
+    let result = client.run(orders, events).await;
+    let _ = reporting.await;
+    drop(lock);
+    Ok(result?)
 }
 
 /// Reads a file that a profile names. Profiles come from others: one that could name any file could
@@ -221,6 +254,7 @@ fn report(event: &ClientEvent) {
         ClientEvent::Changed { lease } => {
             format!("the server changed its network; here as {}", own(lease))
         }
+        ClientEvent::Step(_) => return,
         ClientEvent::Over { reason } => format!("over: {reason}"),
         ClientEvent::Disconnected { reason } => format!("disconnected: {reason}"),
     };

@@ -63,6 +63,7 @@ impl Standing {
             user: String::new(),
             prompt: None,
             refusal: None,
+            tidings: Tidings::default(),
             options: pushed.options,
             update: None,
             updating: None,
@@ -194,4 +195,25 @@ fn a_refused_token_of_this_connection_is_no_refusal_of_the_password() {
         // Without one, it was the password.
         assert!(matches!(Standing::new(Pull::default()).hear(refusal), Err(Fatal::Denied(_))));
     }
+}
+
+#[test]
+fn what_a_server_says_on_the_way_is_kept_for_user_interfaces() {
+    let mut standing = Standing::new(Pull::default());
+    standing.hear("AUTH_PENDING,timeout 42").unwrap();
+    standing.hear("INFO_PRE,WEB_AUTH::https://vpn.example.org/\u{7}").unwrap();
+    standing.hear("AUTH_FAILED,CRV1:R,E:abc:YW5u:The code: please").unwrap_err();
+
+    assert_eq!(
+        standing.role.tidings.take(),
+        [
+            Tiding::Pending { seconds: 42 },
+            Tiding::Info("WEB_AUTH::https://vpn.example.org/_".to_owned()),
+            Tiding::Refused("CRV1:R,E:abc:YW5u:The code: please".to_owned()),
+        ]
+    );
+    for _ in 0..1000 {
+        standing.hear("INFO,again").unwrap();
+    }
+    assert_eq!(standing.role.tidings.take().len(), 64);
 }

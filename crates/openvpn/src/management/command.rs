@@ -1,9 +1,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use contract::Secret;
 
-use crate::profile::words;
+use crate::profile::{AuthRetry, words};
 
 #[cfg(test)]
 mod tests;
@@ -93,6 +95,31 @@ pub enum Command {
     EnvFilter(u32),
     /// What was typed is forgotten.
     ForgetPasswords,
+    /// What becomes of a client whose login is refused; `None` asks.
+    AuthRetry(Option<AuthRetry>),
+    /// The answer to a question for a confirmation.
+    NeedOk,
+    /// The answer to a question for a text.
+    NeedStr,
+    /// The network as Windows sees it.
+    Net,
+    /// How many servers a client's profile names.
+    RemoteEntryCount,
+    /// Some of them, counted from 0.
+    RemoteEntryGet {
+        /// The first.
+        from: usize,
+        /// The one behind the last; `None` for all that follow.
+        to: Option<usize>,
+    },
+    /// What becomes of the server that a client is about to connect to.
+    Remote(RemoteAnswer),
+    /// What a client goes through on its way.
+    Proxy(ProxyAnswer),
+    /// The answer to the server's question, decoded.
+    CrResponse(Secret),
+    /// How many keys a token holds.
+    Pkcs11IdCount,
     /// A user name that was asked for.
     Username {
         /// What it is for: `Auth`.
@@ -111,6 +138,40 @@ pub enum Command {
     Quit,
 }
 
+/// What becomes of the server that a client is about to connect to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum RemoteAnswer {
+    /// It is the one.
+    Accept,
+    /// Another takes its place.
+    Mod {
+        /// Name or address.
+        host: String,
+        /// Its port.
+        port: u16,
+    },
+    /// It, and others after it, are passed over.
+    Skip(usize),
+}
+
+/// What a client goes through on its way.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ProxyAnswer {
+    /// Nothing.
+    None,
+    /// A proxy.
+    Proxy {
+        /// SOCKS 5; otherwise it speaks HTTP.
+        is_socks: bool,
+        /// Name or address.
+        host: String,
+        /// Its port.
+        port: u16,
+        /// Passwords must not travel in the clear (`nct`).
+        is_careful: bool,
+    },
+}
+
 /// What is wanted of something that has a past and a present.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Feed {
@@ -118,6 +179,8 @@ pub struct Feed {
     pub live: Option<bool>,
     /// What is wanted of the past.
     pub show: Option<Show>,
+    /// Whether the past was asked for first.
+    pub is_past_first: bool,
 }
 
 /// How much of the past.
@@ -147,6 +210,8 @@ pub enum SignalName {
     Hup,
     /// Stop.
     Term,
+    /// Stop, as from a keyboard.
+    Int,
     /// Connect again.
     Usr1,
     /// Write the status to the log.
@@ -160,6 +225,7 @@ impl SignalName {
         match self {
             Self::Hup => "SIGHUP",
             Self::Term => "SIGTERM",
+            Self::Int => "SIGINT",
             Self::Usr1 => "SIGUSR1",
             Self::Usr2 => "SIGUSR2",
         }
@@ -199,7 +265,7 @@ impl Command {
             "version" => Self::Version(optional(name, arguments)?),
             "pid" => Self::Pid,
             "state" => Self::State(match arguments {
-                [] => Feed { live: None, show: Some(Show::Last(1)) },
+                [] => Feed { show: Some(Show::Last(1)), ..Feed::default() },
                 _ => feed(name, arguments)?,
             }),
             "status" => match arguments {
@@ -229,6 +295,7 @@ impl Command {
             "signal" => Self::Signal(match one(name, arguments)? {
                 "SIGHUP" => SignalName::Hup,
                 "SIGTERM" => SignalName::Term,
+                "SIGINT" => SignalName::Int,
                 "SIGUSR1" => SignalName::Usr1,
                 "SIGUSR2" => SignalName::Usr2,
                 _ => return refuse("that is not a known signal type"),
@@ -258,6 +325,32 @@ impl Command {
                 } else {
                     Self::Password { kind, value: Secret::new(value.as_bytes()) }
                 }
+            }
+            "auth-retry" => Self::AuthRetry(match arguments {
+                [] => None,
+                ["none"] => Some(AuthRetry::None),
+                ["nointeract"] => Some(AuthRetry::Same),
+                ["interact"] => Some(AuthRetry::Ask),
+                _ => return refuse("bad auth-retry parameter"),
+            }),
+            "needok" | "needstr" => match (name, arguments) {
+                ("needok", [_, _]) => Self::NeedOk,
+                (_, [_, _]) => Self::NeedStr,
+                _ => return refuse(format!("the '{name}' command requires 2 parameters")),
+            },
+            "net" => Self::Net,
+            "remote-entry-count" => Self::RemoteEntryCount,
+            "remote-entry-get" => remote_entries(arguments)?,
+            "remote" => Self::Remote(remote(arguments)?),
+            "proxy" => Self::Proxy(proxy(arguments)?),
+            "cr-response" => {
+                let answer = STANDARD.decode(one(name, arguments)?).ok();
+                let answer = answer.ok_or_else(|| Refusal("the answer is not base64".into()))?;
+                Self::CrResponse(Secret::new(answer))
+            }
+            "pkcs11-id-count" => Self::Pkcs11IdCount,
+            "pk-sig" | "rsa-sig" | "certificate" => {
+                return refuse(format!("The {name} command is not currently available"));
             }
             "exit" | "quit" => Self::Quit,
             _ => return refuse("unknown command, enter 'help' for more options"),
@@ -290,17 +383,71 @@ fn feed(name: &str, arguments: &[&str]) -> Result<Feed, Refusal> {
         "all" => Some(Show::All),
         count => count.parse().ok().map(Show::Last),
     };
+    let with = |live, past, is_past_first| {
+        show(past).map(|show| Feed { live, show: Some(show), is_past_first })
+    };
     let read = match arguments {
         [] => return refuse(format!("the '{name}' command requires at least 1 parameter")),
-        ["on"] => Some(Feed { live: Some(true), show: None }),
-        ["off"] => Some(Feed { live: Some(false), show: None }),
-        ["on", past] => show(past).map(|show| Feed { live: Some(true), show: Some(show) }),
-        [past] => show(past).map(|show| Feed { live: None, show: Some(show) }),
+        ["on"] => Some(Feed { live: Some(true), ..Feed::default() }),
+        ["off"] => Some(Feed { live: Some(false), ..Feed::default() }),
+        ["on", past] => with(Some(true), past, false),
+        [past, "on"] => with(Some(true), past, true),
+        [past] => with(None, past, false),
         _ => None,
     };
     read.ok_or_else(|| {
         Refusal(format!("{name} parameter must be 'on' or 'off' or some number n or 'all'"))
     })
+}
+
+fn remote(arguments: &[&str]) -> Result<RemoteAnswer, Refusal> {
+    let answer = match arguments {
+        [] => return refuse("the 'remote' command requires at least 1 parameter"),
+        ["ACCEPT"] => Some(RemoteAnswer::Accept),
+        ["SKIP"] => Some(RemoteAnswer::Skip(1)),
+        ["SKIP", count] => count.parse().ok().filter(|count| *count > 0).map(RemoteAnswer::Skip),
+        ["MOD", host, port] => {
+            place(host, port).map(|(host, port)| RemoteAnswer::Mod { host, port })
+        }
+        _ => None,
+    };
+    answer.ok_or_else(|| Refusal("remote command failed".to_owned()))
+}
+
+fn proxy(arguments: &[&str]) -> Result<ProxyAnswer, Refusal> {
+    let proxy = |is_socks, host, port, is_careful| {
+        let (host, port) = place(host, port)?;
+        Some(ProxyAnswer::Proxy { is_socks, host, port, is_careful })
+    };
+    let answer = match arguments {
+        [] => return refuse("the 'proxy' command requires at least 1 parameter"),
+        ["NONE"] => Some(ProxyAnswer::None),
+        ["HTTP", host, port] => proxy(false, host, port, false),
+        ["HTTP", host, port, "nct"] => proxy(false, host, port, true),
+        ["SOCKS", host, port] | ["SOCKS", host, port, _] => proxy(true, host, port, false),
+        _ => None,
+    };
+    answer.ok_or_else(|| Refusal("proxy command failed".to_owned()))
+}
+
+/// A host and a port that can be connected to.
+fn place(host: &str, port: &str) -> Option<(String, u16)> {
+    let port = port.parse().ok().filter(|port| *port != 0)?;
+    ::proxy::Target::new(host, port).ok()?;
+    Some((host.to_owned(), port))
+}
+
+fn remote_entries(arguments: &[&str]) -> Result<Command, Refusal> {
+    let number = |text: &str| number("remote-entry-get", text).map(|number| number as usize);
+    match arguments {
+        ["all"] => Ok(Command::RemoteEntryGet { from: 0, to: None }),
+        [from] => {
+            let from = number(from)?;
+            Ok(Command::RemoteEntryGet { from, to: Some(from.saturating_add(1)) })
+        }
+        [from, to] => Ok(Command::RemoteEntryGet { from: number(from)?, to: Some(number(to)?) }),
+        _ => refuse("the 'remote-entry-get' command requires at least 1 parameter"),
+    }
 }
 
 /// `1.2.3.4:4000`, `[2001:db8::1]:4000` or `udp4:1.2.3.4:4000`; everything else is a name.

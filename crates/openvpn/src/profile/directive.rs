@@ -8,7 +8,7 @@ use pki::NameRule;
 use super::table::{self, Standing};
 use super::{
     AuthRetry, Block, Draft, DraftRemote, Line, Login, ProfileError, Proto, ReadFile,
-    StaticChallenge, locked, point, proxy, pull, shape,
+    StaticChallenge, locked, management, point, proxy, pull, shape,
 };
 use crate::cipher::{Cipher, digest_named};
 use crate::client_key::ClientKey;
@@ -160,7 +160,9 @@ pub(super) fn apply(
         "setenv" => {}
         "connection" => return Err(line.error("is a block: <connection> … </connection>")),
         _ => {
-            if !proxy::apply(draft, line, read)? {
+            let is_known = proxy::apply(draft, line, read)?
+                || management::apply(&mut draft.management, line, read)?;
+            if !is_known {
                 return other(draft, line);
             }
         }

@@ -1,18 +1,16 @@
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
 
 use contract::{AuthContext, AuthVerdict, Authenticator, BoxFuture, Credentials, DenyReason};
 use contract::{Grant, Secret, SessionId};
-use tokio::io::{DuplexStream, duplex};
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::LogTap;
 use crate::decisions::{Decisions, Settings};
 use crate::notice::{Notices, ServerFacts};
 use crate::seats::MAX_STRANGERS;
-use crate::testing::{FakeHouse, session};
+use crate::states::States;
+use crate::testing::{Console, FakeHouse, session};
 
 #[derive(Debug)]
 struct Nobody;
@@ -43,31 +41,28 @@ impl Bench {
         let notices = Arc::new(Notices::new());
         let settings = Settings { patience: Duration::from_secs(45), ends_with_certificate: false };
         let decisions = Arc::new(Decisions::new(Arc::new(Nobody), Arc::clone(&notices), settings));
-        let shared = Arc::new(Shared {
-            house: Arc::clone(&house) as Arc<dyn crate::House>,
-            notices,
-            decisions: Some(Arc::clone(&decisions)),
-            log: LogTap::new(),
-            password: password.map(|password| Secret::new(password.as_bytes())),
-            has_user_names: true,
-            facts: ServerFacts {
-                started: 1,
-                device: "warren0".to_owned(),
-                addresses: vec!["10.86.0.1".parse().unwrap()],
+        let shared = crate::testing::shared_with(
+            Desk {
+                house: Arc::clone(&house) as Arc<dyn crate::House>,
+                decisions: Some(Arc::clone(&decisions)),
+                has_user_names: true,
+                facts: ServerFacts {
+                    started: 1,
+                    device: "warren0".to_owned(),
+                    addresses: vec!["10.86.0.1".parse().unwrap()],
+                },
+                states: Arc::new(States::new(Arc::clone(&notices))),
+                holds: AtomicBool::new(false),
             },
-            stop: watch::Sender::new(false),
-            holds: AtomicBool::new(false),
-            states: Mutex::default(),
-            seats: crate::seats::Seats::new(),
-        });
-        shared.enter("CONNECTED", "SUCCESS");
+            notices,
+            password,
+        );
+        shared.desk().unwrap().enter("CONNECTED", "SUCCESS");
         Self { house, shared, decisions }
     }
 
     fn connect(&self) -> Console {
-        let (near, far) = duplex(64 * 1024);
-        let talk = tokio::spawn(talk(far, Arc::clone(&self.shared)));
-        Console { stream: near, read: String::new(), talk }
+        Console::at(&self.shared)
     }
 
     fn login(&self, id: u64, user: &str) -> JoinHandle<AuthVerdict> {
@@ -85,51 +80,6 @@ impl Bench {
             let credentials = Credentials::Password { user, password, response: None };
             decisions.authenticate(&context, credentials).await
         })
-    }
-}
-
-struct Console {
-    stream: DuplexStream,
-    read: String,
-    talk: JoinHandle<Ended>,
-}
-
-impl Console {
-    async fn send(&mut self, text: &str) {
-        self.stream.write_all(text.as_bytes()).await.unwrap();
-    }
-
-    /// Everything up to and with the next `end`.
-    async fn until(&mut self, end: &str) -> String {
-        loop {
-            if let Some(at) = self.read.find(end) {
-                let rest = self.read.split_off(at + end.len());
-                return std::mem::replace(&mut self.read, rest);
-            }
-            let mut buffer = [0; 4096];
-            let count = self.stream.read(&mut buffer).await.unwrap();
-            assert!(count > 0, "closed after {:?} without {end:?}", self.read);
-            self.read.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
-        }
-    }
-
-    async fn line(&mut self) -> String {
-        self.until("\r\n").await.trim_end().to_owned()
-    }
-
-    async fn ask(&mut self, command: &str) -> String {
-        self.send(&format!("{command}\n")).await;
-        self.line().await
-    }
-
-    async fn greeted(mut self) -> Self {
-        let greeting = self.line().await;
-        assert!(greeting.starts_with(">INFO:OpenVPN Management Interface Version 5"));
-        self
-    }
-
-    async fn ended(self) -> Ended {
-        self.talk.await.unwrap()
     }
 }
 

@@ -76,7 +76,7 @@ impl Bench {
     async fn notice(&mut self) -> String {
         match self.heard.recv().await.unwrap() {
             Notice::Client(text) => text.to_string(),
-            Notice::State(text) => panic!("a state: {text}"),
+            other => panic!("{other:?}"),
         }
     }
 }

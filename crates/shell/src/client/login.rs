@@ -38,6 +38,25 @@ pub trait Desk: fmt::Debug + Send + Sync {
     fn asks_for_login(&self) -> bool {
         true
     }
+
+    /// User and password field, with the answer to the profile's question, or the server's last
+    /// one, already in it; `None` if that is not this desk's affair.
+    fn packed_login(
+        &self,
+        _question: Option<&StaticChallenge>,
+    ) -> Option<Result<(String, Secret), String>> {
+        None
+    }
+
+    /// What becomes of a login that is refused; the profile says `profile`.
+    fn retry(&self, profile: AuthRetry) -> AuthRetry {
+        profile
+    }
+
+    /// How often it was said that passwords are to be forgotten.
+    fn forgotten(&self) -> u64 {
+        0
+    }
 }
 
 /// The login of one client, over all its connections.
@@ -48,6 +67,9 @@ pub(super) struct Book {
     forgets: bool,
     retry: AuthRetry,
     question: Option<StaticChallenge>,
+    forgotten: u64,
+    /// The password is a whole field, the answer to the question in it.
+    is_packed: bool,
     user: Option<String>,
     password: Option<Secret>,
     /// In the place of the password, with the user it is for.
@@ -78,6 +100,8 @@ impl Book {
             forgets: profile.forgets_password && !is_given,
             retry: profile.auth_retry,
             question: profile.challenge.clone(),
+            forgotten: 0,
+            is_packed: false,
             user,
             password,
             token: None,
@@ -94,6 +118,24 @@ impl Book {
     }
 
     async fn credentials(&mut self) -> Result<Option<(String, Secret)>, String> {
+        let forgotten = self.desk.forgotten();
+        if std::mem::replace(&mut self.forgotten, forgotten) != forgotten {
+            (self.password, self.token) = (None, None);
+        }
+        let is_challenged = self.challenge.is_some();
+        if is_challenged || (self.wants_login && self.token.is_none() && self.password.is_none()) {
+            // What the server asked was shown when it did.
+            let question = self.question.clone().filter(|_| !is_challenged);
+            let packed = self.ask(move |desk| desk.packed_login(question.as_ref()).transpose());
+            if let Some((user, field)) = packed.await? {
+                self.challenge = None;
+                self.user = Some(user.clone());
+                // An answer is good once; it lasts only until the server refuses it.
+                self.password = (!self.forgets && !is_challenged).then(|| field.clone());
+                self.is_packed = true;
+                return Ok(Some((user, field)));
+            }
+        }
         if let Some(challenge) = self.challenge.take() {
             let (prompt, echo) = (challenge.prompt.clone(), challenge.echo);
             let response = self.ask(move |desk| desk.answer(&prompt, echo)).await?;
@@ -108,7 +150,8 @@ impl Book {
         };
         self.user = Some(user.clone());
         self.password = (!self.forgets).then(|| password.clone());
-        let Some(question) = self.question.clone() else { return Ok(Some((user, password))) };
+        let question = self.question.clone().filter(|_| !self.is_packed);
+        let Some(question) = question else { return Ok(Some((user, password))) };
         let field = self.ask(move |desk| challenged(desk, &password, &question)).await?;
         Ok(Some((user, field)))
     }
@@ -150,6 +193,9 @@ impl Book {
         let user = self.user.clone().unwrap_or(user);
         let question = self.question.clone();
         self.beside(id, typed, move |desk| {
+            if let Some(packed) = desk.packed_login(question.as_ref()) {
+                return packed.map(|(_, field)| field);
+            }
             let (_, password) = desk.login(Some(&user))?;
             match &question {
                 None => Ok(password),
@@ -207,7 +253,7 @@ impl Book {
             }
             // Also a server that has lost its memory says so to a token: the password may do.
             (LoginRefusal::SessionExpired | LoginRefusal::Denied, Ending::Refused(why)) => {
-                match self.retry {
+                match self.desk.retry(self.retry) {
                     _ if used_token => Ending::Again,
                     AuthRetry::None => Ending::Refused(why),
                     AuthRetry::Same => Ending::Failed(why),
@@ -256,6 +302,10 @@ mod tests {
         asked: Mutex<Vec<String>>,
         is_away: bool,
         has_a_file: bool,
+        /// Packs answers into the password itself.
+        packs: bool,
+        retry: Option<AuthRetry>,
+        forgotten: std::sync::atomic::AtomicU64,
     }
 
     impl Typist {
@@ -291,6 +341,22 @@ mod tests {
 
         fn asks_for_login(&self) -> bool {
             !self.has_a_file
+        }
+
+        fn packed_login(
+            &self,
+            question: Option<&StaticChallenge>,
+        ) -> Option<Result<(String, Secret), String>> {
+            let text = question.map_or("login", |question| question.text.as_str());
+            self.packs.then(|| Ok(("ann".to_owned(), self.next(text)?)))
+        }
+
+        fn retry(&self, profile: AuthRetry) -> AuthRetry {
+            self.retry.unwrap_or(profile)
+        }
+
+        fn forgotten(&self) -> u64 {
+            self.forgotten.load(std::sync::atomic::Ordering::Relaxed)
         }
     }
 
@@ -384,6 +450,32 @@ mod tests {
         book.ask_password_beside(AskId(1), "ann".to_owned(), typing);
 
         assert_eq!(typed.recv().await.unwrap().1.unwrap().expose(), b"two222");
+    }
+
+    #[tokio::test]
+    async fn a_user_interface_packs_its_answers_itself() {
+        let types = vec!["token", "three", "CRV1::abc::two", "SCRV1:b25l:MQ=="];
+        let retry = Some(AuthRetry::Ask);
+        let desk = Typist { packs: true, types: Mutex::new(types), retry, ..Typist::default() };
+        let desk = Arc::new(desk);
+        let mut book = book(&desk, "static-challenge \"Code\" 1");
+        assert_eq!(shown(&mut book).await, "ann: SCRV1:b25l:MQ==");
+        // Once more, as it was typed.
+        assert_eq!(shown(&mut book).await, "ann: SCRV1:b25l:MQ==");
+
+        let (refusal, _) = LoginRefusal::parse("CRV1:R:abc:YW5u:Another");
+        assert!(matches!(book.after(None, Some(&refusal), refused()), Ending::Again));
+        assert_eq!(shown(&mut book).await, "ann: CRV1::abc::two");
+        let denied = book.after(None, Some(&LoginRefusal::Denied), refused());
+        assert!(matches!(denied, Ending::Again), "{denied:?}");
+        assert_eq!(shown(&mut book).await, "ann: three");
+
+        book.after(Some(&token()), None, Ending::Lost("gone".to_owned()));
+        assert_eq!(shown(&mut book).await, "ann: token");
+        desk.forgotten.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(shown(&mut book).await, "ann: token", "typed again");
+        let asked = ["Code", "login", "Code", "Code"];
+        assert_eq!(*desk.asked.lock().unwrap(), asked);
     }
 
     #[tokio::test]

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use contract::{Fatal, TerminateCause};
 
+use super::guide::Order;
+
 /// How one attempt ended.
 #[derive(Debug)]
 pub(super) enum Ending {
@@ -16,6 +18,8 @@ pub(super) enum Ending {
     Again,
     /// The server refused; trying again would not help.
     Refused(String),
+    /// We were told to connect anew.
+    Restarted(&'static str),
     /// It came up, and went down for this reason.
     Lost(String),
     /// It never came up.
@@ -23,6 +27,14 @@ pub(super) enum Ending {
 }
 
 impl Ending {
+    /// What an order means for an attempt that has not begun.
+    pub(super) fn by(order: Order) -> Self {
+        match order {
+            Order::Stop => Self::Told,
+            Order::Restart(reason) => Self::Restarted(reason),
+        }
+    }
+
     /// What a connection's end means; `words` are the best there are for it.
     pub(super) fn of(fatal: Fatal, was_up: bool, words: Option<String>) -> Self {
         let with_words = |reason: &str| match &words {

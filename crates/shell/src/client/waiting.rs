@@ -11,13 +11,14 @@ use contract::{
 };
 use openvpn::{Door, Family, PointConfig, ResponderConfig, SILENT};
 use sys::{UdpIo, UdpOptions};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{debug, info};
 
+use super::guide::{ClientEvent, Order, Orders, Reports};
 use super::way::{AnyEngine, MAX_CALLERS, local_port, point_door};
 use super::whereabouts::{Calling, Found, Whereabouts, displaced};
-use super::{Client, ClientEvent, ClientFailure, Connection, FirstHop};
+use super::{Client, ClientFailure, Connection, FirstHop};
 use crate::driver::sleep_until;
 use crate::limits::Watch;
 use crate::pump::{Carried, Pump};
@@ -54,8 +55,8 @@ impl Client {
         &mut self,
         door: &Arc<ResponderConfig>,
         point: &Arc<PointConfig>,
-        stop: &mut oneshot::Receiver<()>,
-        events: &mpsc::UnboundedSender<ClientEvent>,
+        orders: &mut Orders,
+        events: &Reports,
     ) -> Result<(), ClientFailure> {
         self.listen()?;
         let now = Instant::now();
@@ -85,8 +86,9 @@ impl Client {
             let epoch = waiting.callers.iter().filter_map(|caller| caller.waits_for).min();
             let workers = self.workers.clone();
             tokio::select! {
-                _ = &mut *stop, if stop_at.is_none() => {
-                    stop_at = Some(waiting.dismiss_all());
+                order = orders.next(), if stop_at.is_none() => {
+                    let at = waiting.dismiss_all();
+                    stop_at = matches!(order, Order::Stop).then_some(at);
                 }
                 Some(event) = self.heard.recv() => self.hear(&mut waiting, event, stop_at),
                 found = waiting.peer.found() => {
@@ -116,7 +118,7 @@ impl Client {
             }
         }
         if let Some(reason) = over {
-            let _ = events.send(ClientEvent::Over { reason: reason.to_owned() });
+            events.send(ClientEvent::Over { reason: reason.to_owned() });
         }
         for caller in waiting.callers.drain(..) {
             self.forget(caller.connection.port);
@@ -174,7 +176,7 @@ impl Client {
     async fn carry_out_all(
         &mut self,
         waiting: &mut Waiting,
-        events: &mpsc::UnboundedSender<ClientEvent>,
+        events: &Reports,
     ) -> Result<(), ClientFailure> {
         let mut index = 0;
         while let Some(caller) = waiting.callers.get_mut(index) {
@@ -209,7 +211,7 @@ impl Client {
         waiting: &mut Waiting,
         session: SessionId,
         fatal: Fatal,
-        events: &mpsc::UnboundedSender<ClientEvent>,
+        events: &Reports,
     ) -> Result<(), ClientFailure> {
         waiting.door.forget(session);
         let at = waiting.callers.iter().position(|caller| caller.session == session);
@@ -227,7 +229,7 @@ impl Client {
                 return Err(ClientFailure(SILENT.to_owned()));
             }
             let reason = fatal.reason().to_owned();
-            let _ = events.send(ClientEvent::Disconnected { reason });
+            events.send(ClientEvent::Disconnected { reason });
         } else {
             info!(peer = %server, "no connection: {}", fatal.reason());
         }
@@ -325,6 +327,8 @@ impl Waiting {
             server: path.remote,
             give_up: now,
             up: false,
+            is_answered: false,
+            restart: None,
             ending: None,
             over: None,
             lease: None,

@@ -4,11 +4,12 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use backends::random_bytes;
 use contract::{Engine, Fatal, Input, Output, Path, PortId, Secret, WallClock};
 use dataplane::SocketKind;
 use openvpn::{
     AuthMode, Conduct, Door, End, Family, FixedConfig, FixedSession, InitiatorConfig, LoginRefusal,
-    Point, PointConfig, PointTls, Profile, Remote, ResponderConfig, Session, Transport,
+    Point, PointConfig, PointTls, Profile, Remote, ResponderConfig, Session, Tiding, Transport,
 };
 use pki::CallingPeerVerifier;
 use rustls::ServerConfig;
@@ -242,6 +243,14 @@ impl AnyEngine {
         }
     }
 
+    /// What a user interface may want to know.
+    pub(super) fn take_tidings(&mut self) -> Vec<Tiding> {
+        match self {
+            Self::Session(session) => session.take_tidings(),
+            Self::Fixed(_) => Vec::new(),
+        }
+    }
+
     /// How the server refused us, if it did.
     pub(super) fn refusal(&self) -> Option<&LoginRefusal> {
         match self {
@@ -273,4 +282,22 @@ impl Engine for AnyEngine {
             Self::Fixed(session) => session.poll(now),
         }
     }
+}
+
+/// What this device is called towards servers (IV_HWADDR): random, in the form of a locally
+/// administered hardware address, made once and kept. A real one would say more than needed, and
+/// differ with every cable.
+pub(super) fn device_id(state: &std::path::Path) -> std::io::Result<String> {
+    let file = state.join("device-id");
+    match std::fs::read_to_string(&file) {
+        Ok(id) if id.trim().len() == 17 => return Ok(id.trim().to_owned()),
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let mut bytes: [u8; 6] = random_bytes();
+    bytes[0] = bytes[0] & 0xfc | 0x02;
+    let id = bytes.map(|byte| format!("{byte:02x}")).join(":");
+    std::fs::write(&file, format!("{id}\n"))?;
+    Ok(id)
 }

@@ -37,7 +37,58 @@ const LINES: &[&str] = &[
     "username \"Auth\" anna",
     "password \"Auth\" \"a \\\\ b \\\" c\"",
     "quit",
+    "signal SIGINT",
+    "log all on",
+    "auth-retry interact",
+    "needok token ok",
+    "needstr name \"John\"",
+    "net",
+    "remote-entry-count",
+    "remote-entry-get 0 2",
+    "remote MOD vpn.example.org 1194",
+    "remote SKIP 2",
+    "proxy HTTP proxy.intranet 8080 nct",
+    "proxy SOCKS fe00::1 1080",
+    "cr-response MTIzNDU2",
+    "pkcs11-id-count",
 ];
+
+#[test]
+fn the_past_may_be_asked_for_before_the_present() {
+    let feed = Feed { live: Some(true), show: Some(Show::All), is_past_first: true };
+    assert_eq!(parsed("log all on"), Command::Log(feed));
+    let feed = Feed { is_past_first: false, ..feed };
+    assert_eq!(parsed("log on all"), Command::Log(feed));
+    assert_eq!(
+        refused("state foo"),
+        "state parameter must be 'on' or 'off' or some number n or 'all'"
+    );
+}
+
+#[test]
+fn a_client_is_told_where_to_connect_and_through_what() {
+    let host = || "vpn.example.org".to_owned();
+    assert_eq!(parsed("remote ACCEPT"), Command::Remote(RemoteAnswer::Accept));
+    assert_eq!(parsed("remote SKIP"), Command::Remote(RemoteAnswer::Skip(1)));
+    let other = RemoteAnswer::Mod { host: host(), port: 443 };
+    assert_eq!(parsed("remote MOD vpn.example.org 443"), Command::Remote(other));
+    for bad in ["remote FOO", "remote MOD", "remote MOD a b", "remote MOD a\\ b 1", "remote SKIP 0"]
+    {
+        assert_eq!(refused(bad), "remote command failed", "{bad}");
+    }
+    assert_eq!(parsed("proxy NONE"), Command::Proxy(ProxyAnswer::None));
+    let proxy = ProxyAnswer::Proxy { is_socks: false, host: host(), port: 8080, is_careful: true };
+    assert_eq!(parsed("proxy HTTP vpn.example.org 8080 nct"), Command::Proxy(proxy));
+    for bad in ["proxy FOO", "proxy HTTP", "proxy SOCKS a 0", "proxy HTTP \"a:b c\" 1"] {
+        assert_eq!(refused(bad), "proxy command failed", "{bad}");
+    }
+    let entries = Command::RemoteEntryGet { from: 1, to: Some(2) };
+    assert_eq!(parsed("remote-entry-get 1"), entries);
+    assert_eq!(
+        refused("remote-entry-get x"),
+        "the parameter of 'remote-entry-get' is not a number"
+    );
+}
 
 #[test]
 fn quotes_and_backslashes_are_read_as_in_a_profile() {
@@ -75,7 +126,7 @@ fn a_target_of_kill_is_an_address_if_it_looks_like_one() {
 
 #[test]
 fn news_and_past_are_asked_for_together_or_alone() {
-    let feed = |live, show| Feed { live, show };
+    let feed = |live, show| Feed { live, show, ..Feed::default() };
     assert_eq!(parsed("state"), Command::State(feed(None, Some(Show::Last(1)))));
     assert_eq!(parsed("state on"), Command::State(feed(Some(true), None)));
     assert_eq!(parsed("log on all"), Command::Log(feed(Some(true), Some(Show::All))));

@@ -57,7 +57,8 @@ pub use packet::{KeyId, NO_PEER_ID, Opcode};
 pub use point::{PointConfig, PointTls};
 pub use profile::{
     AuthRetry, DIRECTIVES, Directive, End, Family, Login, Point, Profile, ProfileError, Proxy,
-    ProxyKind, ReadFile, Remote, Standing, StaticChallenge, Transport, directives_page,
+    ProxyKind, ReadFile, Remote, Standing, StaticChallenge, TokenProvider, TokenUse, Transport,
+    directives_page,
 };
 pub use pull::{FilterAction, Pull, check_option};
 pub use responder::{AuthMode, MAX_PENDING, ResponderConfig};

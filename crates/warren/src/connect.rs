@@ -13,6 +13,7 @@ use contract::Lease;
 use host::Keeper;
 use mgmt::types::Password;
 use shell::{Client, ClientConfig, ClientEvent, repair_clients};
+use token::TokenKey;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
@@ -23,7 +24,7 @@ use crate::failure::Usage;
 use crate::output::print;
 use crate::running::Running;
 use crate::signals::{Signals, tell_ready};
-use crate::{logging, password};
+use crate::{logging, password, pkcs11};
 
 /// Profiles hold a few certificates; nobody's is larger.
 const MAX_PROFILE: u64 = 1024 * 1024;
@@ -35,6 +36,8 @@ pub(crate) struct Start {
     pub(crate) file: PathBuf,
     /// What it and the files that it names say.
     pub(crate) profile: openvpn::Profile,
+    /// The key in a token, if the profile names one.
+    pub(crate) token: Option<TokenKey>,
     /// User and password, if the profile wants any.
     pub(crate) login: Option<Login>,
     /// Who is asked for whatever else is wanted.
@@ -73,6 +76,8 @@ pub(crate) fn run(global: &Global, args: &ConnectArgs) -> anyhow::Result<()> {
     let file = args.file.clone();
     let text = read_profile(&file)?;
     let (profile, login, desk) = prepare(&file, &text, LoginSource::new(args))?;
+    let token = pkcs11::of_profile(&profile, args.pin_file.as_deref())
+        .with_context(|| file.display().to_string())?;
     // Before any thread: from here on it is not root.
     let confined = Confinement {
         user: &args.run_as,
@@ -81,7 +86,7 @@ pub(crate) fn run(global: &Global, args: &ConnectArgs) -> anyhow::Result<()> {
         role: Role::Client { has_low_port: profile.local_port.is_some_and(|port| port < 1024) },
     };
     let Confined { state, keeper } = confined.enter()?;
-    let start = Start { file, profile, login, desk, state, keeper };
+    let start = Start { file, profile, token, login, desk, state, keeper };
     runtime()?.block_on(async {
         let signals = Signals::listen()?.ending_with_the_terminal();
         stay_connected(start, signals).await
@@ -128,7 +133,7 @@ fn unlock(profile: &mut openvpn::Profile) -> anyhow::Result<()> {
 
 /// Connects.
 fn launch(start: Start) -> anyhow::Result<Running> {
-    let Start { file, profile, login, desk, state, keeper } = start;
+    let Start { file, profile, token, login, desk, state, keeper } = start;
     // Each profile has a folder of its own, so that several can be connected at once.
     let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let clients = StateDir::open(StateDir::open(state)?.clients())?;
@@ -138,6 +143,7 @@ fn launch(start: Start) -> anyhow::Result<Running> {
     let lock = state.lock()?;
     let client = Client::start(ClientConfig {
         profile,
+        token,
         login: login.map(|login| (login.user, login.password.to_secret())),
         desk: Arc::new(desk),
         state: state.path().to_owned(),

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use contract::{AskId, Secret};
+use contract::{Answer, AskId, Secret};
 use openvpn::{
     AuthRetry, Challenge, Conduct, Login, LoginRefusal, Profile, StaticChallenge, static_response,
 };
@@ -128,15 +128,15 @@ impl Book {
         answer.await.map_err(|_| "nobody answers".to_owned())?
     }
 
-    /// Asks while the connection goes on; what is typed goes to `typed`.
+    /// Asks while the connection goes on; what is typed goes to `answers`.
     pub(super) fn ask_beside(
         &self,
         id: AskId,
         text: String,
         echo: bool,
-        typed: mpsc::UnboundedSender<(AskId, Option<Secret>)>,
+        answers: mpsc::UnboundedSender<(AskId, Answer)>,
     ) {
-        self.beside(id, typed, move |desk| desk.answer(&text, echo));
+        self.beside(id, answers, move |desk| desk.answer(&text, echo));
     }
 
     /// Gets the password again while the connection goes on, from where it came first, and with it
@@ -145,11 +145,11 @@ impl Book {
         &self,
         id: AskId,
         user: String,
-        typed: mpsc::UnboundedSender<(AskId, Option<Secret>)>,
+        answers: mpsc::UnboundedSender<(AskId, Answer)>,
     ) {
         let user = self.user.clone().unwrap_or(user);
         let question = self.question.clone();
-        self.beside(id, typed, move |desk| {
+        self.beside(id, answers, move |desk| {
             let (_, password) = desk.login(Some(&user))?;
             match &question {
                 None => Ok(password),
@@ -161,13 +161,14 @@ impl Book {
     fn beside(
         &self,
         id: AskId,
-        typed: mpsc::UnboundedSender<(AskId, Option<Secret>)>,
+        answers: mpsc::UnboundedSender<(AskId, Answer)>,
         question: impl FnOnce(&dyn Desk) -> Result<Secret, String> + Send + 'static,
     ) {
         let desk = Arc::clone(&self.desk);
         let asking = move || {
             let answer = question(&*desk);
-            drop(typed.send((id, answer.inspect_err(|why| tracing::warn!("{why}")).ok())));
+            let answer = answer.inspect_err(|why| tracing::warn!("{why}")).ok();
+            drop(answers.send((id, Answer::Prompted(answer))));
         };
         let spawned = std::thread::Builder::new().name("login".to_owned()).spawn(asking);
         if let Err(error) = spawned {

@@ -55,7 +55,7 @@ pub(crate) fn from_point(params: &[u8], point: &[u8]) -> Option<Vec<u8>> {
 
 /// `r` and `s`, each half of the bytes, as TLS wants them (RFC 3279, 2.2.3).
 pub(crate) fn ecdsa_signature(halves: &[u8]) -> Option<Vec<u8>> {
-    if halves.is_empty() || halves.len() % 2 != 0 || halves.len() > 2 * 66 {
+    if halves.is_empty() || !halves.len().is_multiple_of(2) || halves.len() > 2 * 66 {
         return None;
     }
     let (r, s) = halves.split_at(halves.len() / 2);

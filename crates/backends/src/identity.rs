@@ -163,7 +163,8 @@ mod tests {
         let scratch = Scratch::new();
         let store = scratch.store();
         let identity = Identity::load_or_create(&store).unwrap();
-        let public_key = || rcgen::KeyPair::generate().unwrap().subject_public_key_info();
+        let public_key =
+            || rcgen::PublicKeyData::subject_public_key_info(&rcgen::KeyPair::generate().unwrap());
         let (one, other) = (public_key(), public_key());
 
         let first = identity.certify_elsewhere(&store, &one).unwrap();

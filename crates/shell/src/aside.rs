@@ -71,7 +71,9 @@ mod tests {
     async fn what_came_of_a_step_is_told() {
         let (tell, told) = tokio::sync::oneshot::channel();
 
-        run(Work::new(|| 42), move |done| drop(tell.send(done.take::<i32>())));
+        run(Work::new(|| 42), move |done| {
+            let _ = tell.send(done.take::<i32>());
+        });
 
         let told = tokio::time::timeout(Duration::from_secs(10), told).await;
         assert_eq!(told.unwrap().unwrap(), Some(42));

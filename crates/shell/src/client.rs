@@ -510,7 +510,7 @@ impl Client {
                         connection.pump.feed(Instant::now(), Input::Answer { ask, answer });
                     }
                     Effect::Ask(ask, Ask::Password { user }) => {
-                        self.login.ask_password_beside(ask, user, connection.typing.clone());
+                        self.login.ask_password_beside(ask, user, connection.answers.clone());
                     }
                     Effect::Ask(ask, Ask::Prompt { text, echo }) => {
                         self.login.ask_beside(ask, text, echo, connection.answers.clone());

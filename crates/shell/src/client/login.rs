@@ -360,6 +360,11 @@ mod tests {
         assert_eq!(*desk.asked.lock().unwrap(), ["password of ann", "Code", "Another code"]);
     }
 
+    fn typed(answer: Option<(AskId, Answer)>) -> (AskId, Secret) {
+        let Some((ask, Answer::Prompted(Some(field)))) = answer else { panic!("{answer:?}") };
+        (ask, field)
+    }
+
     #[tokio::test]
     async fn a_renegotiation_gets_the_password_from_where_it_came_first() {
         // Nobody is at a terminal: the login is in a file, and a file answers no questions.
@@ -367,11 +372,11 @@ mod tests {
         let mut book = book(&desk, "auth-nocache");
         assert_eq!(shown(&mut book).await, "ann: one");
 
-        let (typing, mut typed) = mpsc::unbounded_channel();
-        book.ask_password_beside(AskId(7), "somebody".to_owned(), typing);
+        let (answers, mut answered) = mpsc::unbounded_channel();
+        book.ask_password_beside(AskId(7), "somebody".to_owned(), answers);
 
-        let (ask, field) = typed.recv().await.unwrap();
-        assert_eq!((ask, field.unwrap().expose()), (AskId(7), &b"two"[..]));
+        let (ask, field) = typed(answered.recv().await);
+        assert_eq!((ask, field.expose()), (AskId(7), &b"two"[..]));
         assert_eq!(desk.asked.lock().unwrap()[1], "password of ann");
     }
 
@@ -381,10 +386,10 @@ mod tests {
         let mut book = book(&desk, "auth-nocache\nstatic-challenge \"Code\" 1 concat");
         assert_eq!(shown(&mut book).await, "ann: one111");
 
-        let (typing, mut typed) = mpsc::unbounded_channel();
-        book.ask_password_beside(AskId(1), "ann".to_owned(), typing);
+        let (answers, mut answered) = mpsc::unbounded_channel();
+        book.ask_password_beside(AskId(1), "ann".to_owned(), answers);
 
-        assert_eq!(typed.recv().await.unwrap().1.unwrap().expose(), b"two222");
+        assert_eq!(typed(answered.recv().await).1.expose(), b"two222");
     }
 
     #[tokio::test]

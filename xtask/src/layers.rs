@@ -37,7 +37,7 @@ const LAYERS: &[(Kind, &[&str])] = &[
     (Kind::Pure, &["dataplane"]),
     (Kind::Unsafe, &["sys"]),
     (Kind::Pure, &["config"]),
-    (Kind::Shell, &["host", "backends"]),
+    (Kind::Shell, &["host", "token", "backends"]),
     (Kind::Shell, &["shell"]),
     (Kind::Shell, &["mgmt", "openvpn_management"]),
     (Kind::Shell, &["warren"]),
@@ -54,8 +54,10 @@ const IMPURE: &[&str] = &["tokio", "mio", "async-std", "smol", "socket2", "nix",
 const IMPURE_BY_NAME: &[&str] = &["libc", "rand", "getrandom"];
 
 /// Libraries that one crate wraps for everybody.
-const WRAPPED: &[(&str, &[&str])] =
-    &[("crypto", &["ring", "aws-lc-rs", "aes", "cbc", "ctr", "hmac", "md-5", "sha1", "sha2"])];
+const WRAPPED: &[(&str, &[&str])] = &[
+    ("crypto", &["ring", "aws-lc-rs", "aes", "cbc", "ctr", "hmac", "md-5", "sha1", "sha2"]),
+    ("token", &["cryptoki"]),
+];
 
 /// What the `clippy.toml` of every pure crate bans, for what Cargo cannot see.
 const BANNED_CALLS: &[&str] =

@@ -2,7 +2,7 @@ use contract::Secret;
 use pki::{CertificateFacts, PkiError};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SerialNumber,
+    Issuer, KeyPair, KeyUsagePurpose, SerialNumber, SubjectPublicKeyInfo,
 };
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use time::{Duration, OffsetDateTime};
@@ -105,9 +105,19 @@ impl Authority {
     ///
     /// Fails if the library refuses.
     pub fn issue_server(&self, now: u64) -> Result<Issued, CertificateError> {
-        let mut params = params(SERVER_NAME, now, SERVER_CERTIFICATE_DAYS)?;
-        params.subject_alt_names = vec![rcgen::SanType::DnsName("warren".try_into()?)];
-        self.issue(params, ExtendedKeyUsagePurpose::ServerAuth)
+        self.issue(server_params(now)?, ExtendedKeyUsagePurpose::ServerAuth)
+    }
+
+    /// Issues the server's certificate for a key that is elsewhere: `public_key` is its
+    /// SubjectPublicKeyInfo in DER. Returns the certificate in PEM.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the key is none, or of a kind that is not supported.
+    pub fn certify_server(&self, public_key: &[u8], now: u64) -> Result<String, CertificateError> {
+        let key = SubjectPublicKeyInfo::from_der(public_key)?;
+        let params = for_purpose(server_params(now)?, ExtendedKeyUsagePurpose::ServerAuth);
+        Ok(params.signed_by(&key, &self.issuer)?.pem())
     }
 
     /// Issues a certificate for one of the user's devices, valid for `days` from `now`.
@@ -126,15 +136,11 @@ impl Authority {
 
     fn issue(
         &self,
-        mut params: CertificateParams,
+        params: CertificateParams,
         purpose: ExtendedKeyUsagePurpose,
     ) -> Result<Issued, CertificateError> {
-        params.is_ca = IsCa::ExplicitNoCa;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![purpose];
-        params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate()?;
-        let certificate = params.signed_by(&key, &self.issuer)?;
+        let certificate = for_purpose(params, purpose).signed_by(&key, &self.issuer)?;
         Ok(Issued {
             facts: CertificateFacts::read(certificate.der())?,
             certificate_pem: certificate.pem(),
@@ -151,6 +157,23 @@ impl Issued {
         pem.extend_from_slice(self.key_pem.expose());
         Secret::new(pem.as_slice())
     }
+}
+
+fn server_params(now: u64) -> Result<CertificateParams, CertificateError> {
+    let mut params = params(SERVER_NAME, now, SERVER_CERTIFICATE_DAYS)?;
+    params.subject_alt_names = vec![rcgen::SanType::DnsName("warren".try_into()?)];
+    Ok(params)
+}
+
+fn for_purpose(
+    mut params: CertificateParams,
+    purpose: ExtendedKeyUsagePurpose,
+) -> CertificateParams {
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![purpose];
+    params.use_authority_key_identifier_extension = true;
+    params
 }
 
 fn params(name: &str, now: u64, days: u32) -> Result<CertificateParams, CertificateError> {

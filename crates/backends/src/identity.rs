@@ -10,6 +10,9 @@ use crate::store::{Store, StoreError};
 
 const AUTHORITY: &str = "identity.authority";
 const SERVER: &str = "identity.server";
+/// The certificate of a server whose key is in a token; its public key is in front, so that
+/// another one gets another certificate.
+const ELSEWHERE: &str = "identity.server-elsewhere";
 const TOKEN_KEY: &str = "identity.openvpn-token-key";
 const STATIC_KEY: &str = "identity.openvpn-static-key";
 const CLIENT_KEYS: &str = "identity.openvpn-tls-crypt-v2";
@@ -84,6 +87,33 @@ impl Identity {
     }
 }
 
+impl Identity {
+    /// The certificate chain of a server whose key is elsewhere, such as in a token: the authority
+    /// certifies it once, and again when that nears its end. `public_key` is its
+    /// SubjectPublicKeyInfo in DER.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the store does, or the key is of a kind that is not supported.
+    pub fn certify_elsewhere(
+        &self,
+        store: &Store,
+        public_key: &[u8],
+    ) -> Result<Vec<CertificateDer<'static>>, StoreError> {
+        let now = clock::now();
+        let mark = format!("{}\n", hex::encode(public_key));
+        let pem = store.setting_or(
+            ELSEWHERE,
+            |pem| pem.expose().starts_with(mark.as_bytes()) && !wears_out(pem, now),
+            || {
+                let certificate = self.authority.certify_server(public_key, now)?;
+                Ok(Secret::new(format!("{mark}{certificate}")))
+            },
+        )?;
+        Ok(pki::certificates(pem.expose())?)
+    }
+}
+
 fn wears_out(pem: &Secret, now: u64) -> bool {
     pki::certificates(pem.expose())
         .ok()
@@ -126,6 +156,30 @@ mod tests {
         let facts = pki::CertificateFacts::read(&second.server_chain[0]).unwrap();
         assert_ne!(facts.serial, old.facts.serial);
         assert!(facts.check_dates(clock::now() + nearly_ten_years).is_ok());
+    }
+
+    #[test]
+    fn a_key_that_is_elsewhere_is_certified_once_and_another_one_anew() {
+        let scratch = Scratch::new();
+        let store = scratch.store();
+        let identity = Identity::load_or_create(&store).unwrap();
+        let public_key =
+            || rcgen::PublicKeyData::subject_public_key_info(&rcgen::KeyPair::generate().unwrap());
+        let (one, other) = (public_key(), public_key());
+
+        let first = identity.certify_elsewhere(&store, &one).unwrap();
+        let again = identity.certify_elsewhere(&store, &one).unwrap();
+        let another = identity.certify_elsewhere(&store, &other).unwrap();
+
+        assert_eq!(first, again);
+        assert_ne!(first, another);
+        let facts = pki::CertificateFacts::read(&first[0]).unwrap();
+        assert_eq!(facts.common_name.as_deref(), Some(crate::authority::SERVER_NAME));
+        let holds = |chain: &[CertificateDer<'_>], key: &[u8]| {
+            chain[0].windows(key.len()).any(|window| window == key)
+        };
+        assert!(holds(&first, &one) && holds(&another, &other));
+        assert!(identity.certify_elsewhere(&store, b"no key").is_err());
     }
 
     #[test]

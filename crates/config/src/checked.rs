@@ -16,6 +16,7 @@ use crate::text::{
     AuthMode, Cipher, Compression, ControlWrap, CookiePolicy, Digest, Ipv4Pool, Ipv6Pool, Level,
     Remote, RunAs, TlsVersion,
 };
+use crate::token::TokenPlace;
 
 /// Every IPv6 link carries this much (RFC 8200, 5), so the tunnel must.
 const IPV6_MIN_MTU: u16 = 1280;
@@ -140,6 +141,8 @@ pub struct OpenVpn {
     pub max_sessions: usize,
     /// Replies to strangers' first packets, per second.
     pub handshakes_per_second: u32,
+    /// The server's private key, if it is in a token.
+    pub server_key: Option<TokenPlace>,
     /// OpenVPN's management protocol, if it is spoken.
     pub management: Option<Management>,
 }
@@ -405,6 +408,7 @@ fn openvpn(table: OpenVpnTable, source: &Source<'_>) -> Result<OpenVpn, ConfigEr
         tap: table.tap.value,
         max_sessions: usize::try_from(table.max_sessions.value.0).unwrap_or(usize::MAX),
         handshakes_per_second: table.handshakes_per_second.value.0,
+        server_key: table.server_key.value.0,
         management,
     })
 }

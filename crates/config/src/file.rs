@@ -11,6 +11,7 @@ use crate::text::{
     Ipv4Pool, Ipv6Pool, Level, NetworkName, OptionalRemote, OptionalTarget, PushOption, RunAs,
     TlsVersion, Whole,
 };
+use crate::token::TokenKeyUri;
 
 /// All tables, in the order of the example file.
 pub(crate) const SECTIONS: &[&Section] =
@@ -113,6 +114,13 @@ table! {
             "Whether a client with a key of its own must prove that it is where it says before \
             anything is kept about it. OpenVPN 2.5 cannot: \"preferred\" lets a bounded number of \
             such clients begin anyway, \"required\" keeps them out.";
+        server_key: TokenKeyUri = r#""""#, "",
+            "The server's private key is in a token, and stays there: its PKCS #11 URI, as in \
+            \"pkcs11:token=vpn;id=%01?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=\
+            /etc/warren/pin\". RSA, P-256 or P-384; `warren pkcs11 list` shows what there is. Its \
+            certificate comes from the server's own authority, so that profiles stay as they are. \
+            Where the server is started as root, this is believed only in a file that nobody but \
+            root can change or replace.";
         ciphers: List<Cipher> = r#"["AES-256-GCM", "AES-128-GCM", "CHACHA20-POLY1305"]"#, "",
             "Data ciphers, best first; the first that the client knows is taken. Add \
             \"AES-256-CBC\" or \"AES-128-CBC\" only for clients that know nothing better.";

@@ -33,6 +33,7 @@ mod management;
 mod nearest;
 mod table;
 mod text;
+mod token;
 
 #[cfg(test)]
 mod tests;
@@ -44,3 +45,4 @@ pub use text::{
     AuthMode, Cipher, Compression, ControlWrap, CookiePolicy, Digest, Ipv6Pool, Level, Remote,
     RemoteError, RunAs, TlsVersion,
 };
+pub use token::TokenPlace;

@@ -87,6 +87,7 @@ auth = "password"
 control = "tls-auth"
 shared_key = false
 client_key_max_age = 30
+server_key = "pkcs11:token=vpn;id=%01?module-path=/usr/lib/softhsm/libsofthsm2.so"
 tls_crypt_v2_cookie = "required"
 ciphers = ["AES-256-CBC"]
 digest = "SHA1"

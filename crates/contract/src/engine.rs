@@ -7,6 +7,7 @@ use crate::aaa::{Credentials, Secret, Verdict};
 use crate::hub::{AttachRequest, Lease, NoLease};
 use crate::path::{Path, PortId, StreamId, Via};
 use crate::tunnel::{Tunnel, TunnelKey};
+use crate::work::{Done, Work};
 
 /// One peer of one protocol: bytes, answers and time in, effects out.
 ///
@@ -124,6 +125,8 @@ pub enum Ask {
         /// Whether what they type may be shown.
         echo: bool,
     },
+    /// Do this where it may wait, and nobody else with it.
+    Work(Work),
 }
 
 /// The reply to an [`Ask`].
@@ -139,6 +142,8 @@ pub enum Answer {
     Configured(Result<(), ()>),
     /// To [`Ask::Password`] and [`Ask::Prompt`]; nothing if there is nobody to ask.
     Prompted(Option<Secret>),
+    /// To [`Ask::Work`].
+    Worked(Done),
 }
 
 /// An engine's name for one of its questions.

@@ -17,6 +17,7 @@ mod engine;
 mod hub;
 mod path;
 mod tunnel;
+mod work;
 
 pub use aaa::{
     AuthContext, Authenticator, BoxFuture, Credentials, DenyReason, Grant, Secret,
@@ -33,6 +34,7 @@ pub use hub::{
 };
 pub use path::{BRIDGE_PORT, Carrier, HOST_PORT, Path, PortId, SessionId, SocketId, StreamId, Via};
 pub use tunnel::{ContentKind, Discard, Frame, Opened, Tunnel, TunnelKey, Unpacked};
+pub use work::{Done, Work};
 
 /// Seconds since 1970 as the shell last read them: engines check certificates against this,
 /// never against a clock of their own.

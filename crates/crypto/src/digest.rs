@@ -5,7 +5,7 @@ use std::fmt;
 use hmac::{Hmac, KeyInit, Mac};
 use md5::Md5;
 use sha1::Sha1;
-use sha2::{Digest, Sha256, Sha512};
+use sha2::{Digest, Sha256, Sha384, Sha512};
 
 /// Which hash.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -40,6 +40,26 @@ pub const MAX_OUTPUT: usize = 64;
 #[must_use]
 pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+/// SHA-384 of the parts, one after the other.
+#[must_use]
+pub fn sha384(parts: &[&[u8]]) -> [u8; 48] {
+    let mut hash = Sha384::new();
+    for part in parts {
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+/// SHA-512 of the parts, one after the other.
+#[must_use]
+pub fn sha512(parts: &[&[u8]]) -> [u8; 64] {
+    let mut hash = Sha512::new();
     for part in parts {
         hash.update(part);
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use contract::TunnelKey;
+use contract::{AskId, TunnelKey, Work};
 use wire::Malformed;
 use zeroize::Zeroizing;
 
@@ -14,7 +14,7 @@ use crate::packet::{Acks, ControlBody, KeyId, Opcode};
 use crate::push::Messages;
 use crate::reliable::{Outgoing, Receiver, Sender};
 use crate::static_key::StaticKey;
-use crate::tls::{Tls, TlsFailure};
+use crate::tls::{Step, Tls, TlsFailure};
 use crate::wrap::Side;
 
 /// TLS bytes per control packet: with every header around it, below 1250 bytes on the wire.
@@ -38,9 +38,19 @@ pub(crate) struct Generation {
     /// The peer wants it brought along.
     brings_key: bool,
     tls: Tls,
+    aside: Aside,
     handshaked: bool,
     inbox: Inbox,
     data: Option<Data>,
+}
+
+/// The step of the handshake that is made elsewhere, if one is.
+#[derive(Debug, Default)]
+struct Aside {
+    work: Option<Work>,
+    ask: Option<AskId>,
+    /// Gone with the generation, for steps whose turn has not come by then.
+    wanted: Arc<()>,
 }
 
 /// What is read from inside TLS: one binary record, then text.
@@ -86,6 +96,7 @@ impl Generation {
             key_len: 0,
             brings_key: false,
             tls: tls.tls,
+            aside: Aside::default(),
             handshaked: false,
             inbox: Inbox::AwaitRecord { sender: tls.peer, bytes: Zeroizing::default() },
             data: None,
@@ -130,21 +141,65 @@ impl Generation {
         if let Some(message) = body.message {
             self.receiver.receive(message, body.payload);
         }
+        self.read_on()
+    }
+
+    fn read_on(&mut self) -> Result<Vec<Heard>, TlsFailure> {
         let mut heard = Vec::new();
-        while let Some(payload) = self.receiver.next() {
+        let mut held = Vec::new();
+        while !self.tls.is_away()
+            && let Some(payload) = self.receiver.next()
+        {
             if std::mem::take(&mut self.awaits_reset) {
                 self.brings_key = self.key_len > 0 && early::wants_key(&payload);
                 continue;
             }
+            if self.tls.steps_aside() {
+                held.push(payload);
+                continue;
+            }
             let records = self.tls.receive(&payload)?;
-            if !self.handshaked && !self.tls.is_handshaking() {
-                self.handshaked = true;
-                heard.push(Heard::Handshaked);
-            }
-            for plaintext in records {
-                self.read(&Zeroizing::new(plaintext), &mut heard)?;
-            }
+            self.take_in(records, &mut heard)?;
         }
+        if !held.is_empty() {
+            self.aside.work = self.tls.step(held, Arc::downgrade(&self.aside.wanted));
+        }
+        Ok(heard)
+    }
+
+    fn take_in(&mut self, records: Vec<Vec<u8>>, heard: &mut Vec<Heard>) -> Result<(), TlsFailure> {
+        if !self.handshaked && !self.tls.is_handshaking() {
+            self.handshaked = true;
+            heard.push(Heard::Handshaked);
+        }
+        for plaintext in records {
+            self.read(&Zeroizing::new(plaintext), heard)?;
+        }
+        Ok(())
+    }
+
+    /// The step that is to be made elsewhere before anything else is read.
+    pub(crate) fn take_work(&mut self) -> Option<Work> {
+        self.aside.work.take()
+    }
+
+    /// The step will be the answer to this question.
+    pub(crate) fn awaits(&mut self, ask: AskId) {
+        self.aside.ask = Some(ask);
+    }
+
+    /// Whether a step was made in answer to this question.
+    pub(crate) fn has_asked(&self, ask: AskId) -> bool {
+        self.aside.ask == Some(ask)
+    }
+
+    /// Goes on after a step, with all that has arrived meanwhile.
+    pub(crate) fn resume(&mut self, step: Step) -> Result<Vec<Heard>, TlsFailure> {
+        self.aside.ask = None;
+        let records = self.tls.back(step)?;
+        let mut heard = Vec::new();
+        self.take_in(records, &mut heard)?;
+        heard.extend(self.read_on()?);
         Ok(heard)
     }
 

@@ -43,6 +43,8 @@ const MAX_PUSH_MESSAGES: u32 = 64;
 pub struct InitiatorConfig {
     /// TLS, with the verifier and the certificate of the profile.
     pub tls: Arc<ClientConfig>,
+    /// Our private key may take its time to sign: the handshake is made by [`contract::Ask::Work`].
+    pub key_is_slow: bool,
     /// What protects the control channel.
     pub protection: Arc<Protection>,
     /// `auth-user-pass`.
@@ -90,6 +92,7 @@ impl InitiatorConfig {
     pub fn new(profile: &Profile, tls: ClientConfig, device: String, started_at: u32) -> Self {
         Self {
             tls: Arc::new(tls),
+            key_is_slow: profile.token.is_some(),
             protection: Arc::new(profile.protection.clone()),
             credentials: None,
             ciphers: profile.ciphers.clone(),
@@ -295,7 +298,10 @@ pub(crate) fn random_sid(random: &mut SeededRandom) -> ControlSid {
 
 impl Initiator {
     pub(crate) fn tls(&self) -> Result<TlsRole, TlsFailure> {
-        Ok(TlsRole { tls: Tls::initiator(&self.config.tls)?, peer: Side::Responder })
+        Ok(TlsRole {
+            tls: Tls::initiator(&self.config.tls)?.slow(self.config.key_is_slow),
+            peer: Side::Responder,
+        })
     }
 
     pub(crate) fn connect(&self, core: &mut Core, now: Instant) -> Result<(), Fatal> {

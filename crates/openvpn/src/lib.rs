@@ -59,7 +59,7 @@ pub use point::{PointConfig, PointTls};
 pub use profile::{
     AuthRetry, DIRECTIVES, Directive, End, Family, Login, Management, ManagementPlace, Point,
     Profile, ProfileError, Proxy, ProxyKind, ReadFile, Remote, Standing, StaticChallenge,
-    Transport, directives_page,
+    TokenProvider, TokenUse, Transport, directives_page,
 };
 pub use pull::{FilterAction, Pull, check_option};
 pub use responder::{AuthMode, MAX_PENDING, ResponderConfig};

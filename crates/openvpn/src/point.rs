@@ -44,6 +44,8 @@ pub enum PointTls {
 pub struct PointConfig {
     /// TLS, with the verifier and the certificate of the profile.
     pub tls: PointTls,
+    /// Our private key may take its time to sign: handshakes are made by [`contract::Ask::Work`].
+    pub key_is_slow: bool,
     /// What protects the control channel.
     pub protection: Arc<Protection>,
     /// `data-ciphers`.
@@ -189,10 +191,12 @@ impl Point {
     pub(crate) fn tls(&self) -> Result<TlsRole, TlsFailure> {
         Ok(match &self.config.tls {
             PointTls::Client(config) => {
-                TlsRole { tls: Tls::initiator(config)?, peer: Side::Responder }
+                let tls = Tls::initiator(config)?.slow(self.config.key_is_slow);
+                TlsRole { tls, peer: Side::Responder }
             }
             PointTls::Server(config) => {
-                TlsRole { tls: Tls::responder(config)?, peer: Side::Initiator }
+                let tls = Tls::responder(config)?.slow(self.config.key_is_slow);
+                TlsRole { tls, peer: Side::Initiator }
             }
         })
     }

@@ -13,6 +13,7 @@ mod proxy;
 mod pull;
 mod shape;
 mod table;
+mod token;
 
 use std::fmt;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ pub(crate) use lines::{Line, words};
 pub use management::{Management, ManagementPlace};
 pub use point::{End, Point};
 pub use table::{DIRECTIVES, Directive, Standing, directives_page};
+pub use token::{TokenProvider, TokenUse};
 
 /// What a profile says.
 #[derive(Debug)]
@@ -50,6 +52,8 @@ pub struct Profile {
     pub certificate: Option<Vec<u8>>,
     /// PEM of its key; encrypted if the profile [is locked](Self::is_locked).
     pub key: Option<Secret>,
+    /// `pkcs11-id`: both are in a token.
+    pub token: Option<TokenUse>,
     /// PEM of revocation lists for the server's chain.
     pub revoked: Option<Vec<u8>>,
     /// `crl-verify DIR dir`: serial numbers, as [`pki::CertificateFacts`] has them.
@@ -254,6 +258,9 @@ pub(crate) struct Draft {
     certificate: Option<Vec<u8>>,
     key: Option<Secret>,
     bundle: Option<Secret>,
+    /// `cert` itself, not only `extra-certs`.
+    has_cert: bool,
+    tokens: token::Tokens,
     passphrase: Option<Secret>,
     /// What the passphrase is still to be asked for.
     locked: Option<Locked>,
@@ -345,6 +352,8 @@ impl Default for Draft {
             certificate: None,
             key: None,
             bundle: None,
+            has_cert: false,
+            tokens: token::Tokens::default(),
             passphrase: None,
             locked: None,
             revoked: None,
@@ -404,6 +413,7 @@ impl Draft {
         let Some(layer) = self.layer else {
             return Err(ProfileError::whole("neither \"dev tun\" nor \"dev tap\"; add one"));
         };
+        let token = token::finish(&mut self)?;
         locked::open(&mut self)?;
         let has_bundle = matches!(self.locked, Some(Locked::Bundle(_)));
         let point = point::finish(&mut self)?;
@@ -422,7 +432,7 @@ impl Draft {
                 "\"{missing}\" is missing; cert and key go together"
             )));
         }
-        let has_certificate = self.certificate.is_some() || has_bundle;
+        let has_certificate = self.certificate.is_some() || has_bundle || token.is_some();
         if !is_fixed && !has_certificate && matches!(self.login, Login::None) {
             return Err(ProfileError::whole(
                 "neither a certificate (\"cert\", \"key\") nor \"auth-user-pass\": nothing to log in with",
@@ -475,6 +485,7 @@ impl Draft {
             ca: self.ca,
             certificate: self.certificate,
             key: self.key,
+            token,
             revoked: self.revoked,
             revoked_serials: self.revoked_serials,
             fingerprints: self.fingerprints,

@@ -63,6 +63,8 @@ impl AuthMode {
 pub struct ResponderConfig {
     /// TLS, with the verifier that fits [`auth`](Self::auth).
     pub tls: Arc<ServerConfig>,
+    /// Our private key may take its time to sign: handshakes are made by [`contract::Ask::Work`].
+    pub key_is_slow: bool,
     /// What protects the control channel of clients without a key of their own.
     pub protection: Arc<Protection>,
     /// Whether there may be such clients.
@@ -181,7 +183,10 @@ impl Responder {
     }
 
     pub(crate) fn tls(&self) -> Result<TlsRole, TlsFailure> {
-        Ok(TlsRole { tls: Tls::responder(&self.config.tls)?, peer: Side::Initiator })
+        Ok(TlsRole {
+            tls: Tls::responder(&self.config.tls)?.slow(self.config.key_is_slow),
+            peer: Side::Initiator,
+        })
     }
 
     /// Forgets what a renegotiation has come to; returns how long the next may take.
@@ -330,7 +335,7 @@ impl Responder {
         let verdict = match answer {
             Answer::Authenticated(verdict) => verdict,
             Answer::Attached(attached) => return self.on_attached(core, now, login, attached),
-            Answer::Configured(_) | Answer::Prompted(_) => {
+            Answer::Configured(_) | Answer::Prompted(_) | Answer::Worked(_) => {
                 return Err(Fatal::Local("an answer to another question"));
             }
         };

@@ -17,6 +17,7 @@
 //! end and without the push. Each generation has its own TLS session and numbering; the data keys
 //! of the old one stay installed until the new ones have proved themselves.
 
+mod hearing;
 mod timing;
 
 pub use self::timing::SILENT;
@@ -36,7 +37,7 @@ use crypto::digest::Hash;
 
 use crate::cipher::digest_name;
 use crate::data::{DataKeys, DataTunnel, OCC_EXIT, OCC_MAGIC};
-use crate::generation::{Generation, Heard};
+use crate::generation::Generation;
 use crate::initiator::Initiator;
 use crate::key_method::KeyRecord;
 use crate::keys::{
@@ -582,18 +583,8 @@ impl Session {
             self.on_soft_reset(now, head.key_id)?;
         }
         let Some(generation) = self.core.generation(head.key_id) else { return Ok(()) };
-        let heard = match generation.receive(now, &body) {
-            Ok(heard) => heard,
-            Err(failure) => {
-                // Let the alert out before the session is gone.
-                generation.fill();
-                return self.fail_generation(now, head.key_id, Fatal::Tls(failure.0));
-            }
-        };
-        for heard in heard {
-            self.on_heard(now, head.key_id, heard)?;
-        }
-        Ok(())
+        let received = generation.receive(now, &body);
+        self.on_received(now, head.key_id, received)
     }
 
     /// A failed renegotiation leaves the keys in use alone; a failed first handshake is the end.
@@ -653,39 +644,12 @@ impl Session {
         Ok(())
     }
 
-    fn on_heard(&mut self, now: Instant, key_id: KeyId, heard: Heard) -> Result<(), Fatal> {
-        match (&mut self.role, heard) {
-            (Role::Initiator(role), Heard::Handshaked) => {
-                role.on_handshaked(&mut self.core, key_id);
-                Ok(())
-            }
-            (Role::Responder(_), Heard::Handshaked) => Ok(()),
-            (Role::Point(role), Heard::Handshaked) => {
-                role.on_handshaked(&mut self.core, key_id);
-                Ok(())
-            }
-            (Role::Point(role), Heard::Record(record)) => {
-                role.on_record(&mut self.core, now, key_id, *record)
-            }
-            (Role::Point(_), Heard::Message(message)) => Point::on_message(&message),
-            (Role::Initiator(role), Heard::Record(record)) => {
-                role.on_record(&mut self.core, now, key_id, *record)
-            }
-            (Role::Responder(role), Heard::Record(record)) => {
-                role.on_record(&mut self.core, now, key_id, *record)
-            }
-            (Role::Initiator(role), Heard::Message(message)) => {
-                role.on_message(&mut self.core, now, &message)
-            }
-            (Role::Responder(role), Heard::Message(message)) => {
-                role.on_message(&mut self.core, now, &message)
-            }
-        }
-    }
-
     fn on_answer(&mut self, now: Instant, ask: AskId, answer: Answer) -> Result<(), Fatal> {
         if self.core.is_closing() {
             return Ok(());
+        }
+        if let Answer::Worked(done) = answer {
+            return self.on_worked(now, ask, done);
         }
         match &mut self.role {
             Role::Initiator(role) => role.on_answer(&mut self.core, now, ask, answer),

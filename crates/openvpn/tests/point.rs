@@ -60,6 +60,7 @@ impl Ends {
         let (left, right) = &self.ciphers;
         Arc::new(PointConfig {
             tls,
+            key_is_slow: self.setup.key_is_slow,
             protection: Arc::new(self.setup.protection.clone()),
             ciphers: if is_client { left.clone() } else { right.clone() },
             fallback: self.fallback,

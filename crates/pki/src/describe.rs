@@ -65,6 +65,22 @@ impl From<Refusal> for Error {
     }
 }
 
+/// Our own private key is somewhere else, and does not sign.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct KeyUnusable;
+
+impl std::error::Error for KeyUnusable {}
+
+impl fmt::Display for KeyUnusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Self::SENTENCE)
+    }
+}
+
+impl KeyUnusable {
+    const SENTENCE: &str = "our private key does not sign; the log says why";
+}
+
 /// Translates what webpki found into what rustls tells the peer.
 pub(crate) fn refuse(error: webpki::Error) -> Error {
     use webpki::Error as W;
@@ -106,6 +122,7 @@ pub fn describe(error: &Error) -> &'static str {
         | Error::InappropriateHandshakeMessage { .. } => "the peer sent a malformed TLS message",
         Error::DecryptError => "a TLS record could not be decrypted",
         Error::PeerSentOversizedRecord => "the peer sent an oversized TLS record",
+        Error::Other(OtherError(error)) if error.is::<KeyUnusable>() => KeyUnusable::SENTENCE,
         _ => "the TLS handshake failed",
     }
 }

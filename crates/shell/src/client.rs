@@ -25,6 +25,7 @@ use hub::{AnyFabric, Uplink};
 use ipnet::IpNet;
 use openvpn::{Conduct, Family, Profile, Remote};
 use sys::Tun;
+use token::TokenKey;
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
@@ -65,6 +66,8 @@ impl Drop for HostGuard {
 pub struct ClientConfig {
     /// The profile.
     pub profile: Profile,
+    /// The key in a token, if the profile names one.
+    pub token: Option<TokenKey>,
     /// User and password, if the profile asks for them.
     pub login: Option<(String, Secret)>,
     /// Who is asked for whatever else the server wants to know.
@@ -144,10 +147,10 @@ impl Client {
     ///
     /// One line; nothing has been changed then.
     pub fn start(start: ClientConfig) -> Result<Self, ClientFailure> {
-        let ClientConfig { profile, login, desk, guide, state, keeper } = start;
+        let ClientConfig { profile, token, login, desk, guide, state, keeper } = start;
         let clock = clock::start();
         let device = device_id(&state).map_err(|error| cannot("the device's id")(&error))?;
-        let way = Way::new(&profile, device, &clock).map_err(ClientFailure)?;
+        let way = Way::new(&profile, token.as_ref(), device, &clock).map_err(ClientFailure)?;
         for note in &profile.notes {
             info!("{note}");
         }
@@ -412,7 +415,7 @@ impl Client {
         step(events, Step::Waiting);
         let now = Instant::now();
         let session = self.way.engine(now, path, port, conduct, random_bytes());
-        let (typing, typed) = mpsc::unbounded_channel();
+        let (answers, answered) = mpsc::unbounded_channel();
         let mut connection = Connection {
             pump: Pump::new(session, port),
             path,
@@ -427,8 +430,8 @@ impl Client {
             over: None,
             lease: None,
             watch: None,
-            typing,
-            typed,
+            answers,
+            answered,
         };
         connection.pump.feed(now, Input::Command(Command::Connect));
         let ending = self.drive(&mut connection, orders, events).await.map(|ending| {
@@ -488,8 +491,7 @@ impl Client {
                     connection.pump.feed(Instant::now(), Input::Command(farewell));
                 }
                 Some(event) = self.heard.recv() => connection.hear(event),
-                Some((ask, typed)) = connection.typed.recv() => {
-                    let answer = Answer::Prompted(typed);
+                Some((ask, answer)) = connection.answered.recv() => {
                     connection.pump.feed(Instant::now(), Input::Answer { ask, answer });
                 }
                 () = proxy::ended(&mut connection.association) => {
@@ -554,10 +556,16 @@ impl Client {
                         connection.pump.feed(Instant::now(), Input::Answer { ask, answer });
                     }
                     Effect::Ask(ask, Ask::Password { user }) => {
-                        self.login.ask_password_beside(ask, user, connection.typing.clone());
+                        self.login.ask_password_beside(ask, user, connection.answers.clone());
                     }
                     Effect::Ask(ask, Ask::Prompt { text, echo }) => {
-                        self.login.ask_beside(ask, text, echo, connection.typing.clone());
+                        self.login.ask_beside(ask, text, echo, connection.answers.clone());
+                    }
+                    Effect::Ask(ask, Ask::Work(work)) => {
+                        let answers = connection.answers.clone();
+                        crate::aside::run(work, move |done| {
+                            let _ = answers.send((ask, Answer::Worked(done)));
+                        });
                     }
                     Effect::Ask(_, question) => {
                         return Err(ClientFailure(format!("an initiator asks {question:?}")));
@@ -700,9 +708,9 @@ struct Connection {
     over: Option<&'static str>,
     lease: Option<Lease>,
     watch: Option<Watch>,
-    /// What the person at this end types while the connection waits for it.
-    typing: mpsc::UnboundedSender<(AskId, Option<Secret>)>,
-    typed: mpsc::UnboundedReceiver<(AskId, Option<Secret>)>,
+    /// What is found out while the connection goes on, from the person at this end or a token.
+    answers: mpsc::UnboundedSender<(AskId, Answer)>,
+    answered: mpsc::UnboundedReceiver<(AskId, Answer)>,
 }
 
 impl Connection {

@@ -14,9 +14,11 @@ use openvpn::{
     StaticKey, TokenPolicy,
 };
 use pki::{ClientCertificate, ClientChainVerifier, PkiError, ServerChainVerifier, ServerRules};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::CertificateDer;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
+use token::TokenKey;
 
 use crate::clock;
 
@@ -24,6 +26,8 @@ use crate::clock;
 #[derive(Debug)]
 pub(crate) struct Surroundings<'a> {
     pub(crate) identity: &'a Identity,
+    /// The server's key in a token, with its certificate, in the place of the identity's.
+    pub(crate) token: Option<&'a Arc<CertifiedKey>>,
     pub(crate) clock: Arc<WallClock>,
     pub(crate) network: String,
     pub(crate) mtu: u16,
@@ -53,6 +57,7 @@ pub(crate) fn responder(
     });
     Ok(ResponderConfig {
         tls: Arc::new(server_tls(door, auth.wants_certificate(), around)?),
+        key_is_slow: around.token.is_some(),
         protection: Arc::new(protection),
         takes_shared_key: door.shared_key,
         client_keys: Some(Arc::new(ClientKeyRules {
@@ -108,10 +113,12 @@ fn server_tls(
         builder.with_no_client_auth()
     };
     let identity = around.identity;
-    let key = identity.server_key.clone_key();
-    let mut tls = builder
-        .with_single_cert(identity.server_chain.clone(), key)
-        .map_err(|_| PkiError::KeyMismatch)?;
+    let mut tls = match around.token {
+        Some(key) => builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(key)))),
+        None => builder
+            .with_single_cert(identity.server_chain.clone(), identity.server_key.clone_key())
+            .map_err(|_| PkiError::KeyMismatch)?,
+    };
     // Sessions are not resumed: each generation of keys proves the certificate again.
     tls.send_tls13_tickets = 0;
     tls.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
@@ -145,6 +152,7 @@ fn hash(digest: Digest) -> Hash {
 /// A profile that can be connected with: certificates read and checked.
 pub(crate) fn initiator(
     profile: &Profile,
+    token: Option<&TokenKey>,
     device: String,
     clock: &Arc<WallClock>,
 ) -> Result<InitiatorConfig, String> {
@@ -165,10 +173,8 @@ pub(crate) fn initiator(
         .map_err(|error| error.to_string())?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
-    let mut tls = match own_certificate(profile, clock)? {
-        Some((chain, key)) => {
-            builder.with_client_auth_cert(chain, key).map_err(|error| format!("key: {error}"))?
-        }
+    let mut tls = match own_key(profile, token, clock)? {
+        Some(key) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key))),
         None => builder.with_no_client_auth(),
     };
     tls.enable_sni = false;
@@ -203,21 +209,35 @@ pub(crate) fn trust(
 }
 
 /// What a profile proves itself with: in date, and the key fits.
-pub(crate) fn own_certificate(
+pub(crate) fn own_key(
     profile: &Profile,
+    token: Option<&TokenKey>,
     clock: &Arc<WallClock>,
-) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>, String> {
+) -> Result<Option<CertifiedKey>, String> {
+    let in_date = |chain: &[CertificateDer<'_>]| match chain.first() {
+        Some(leaf) => {
+            pki::CertificateFacts::read(leaf).and_then(|facts| facts.check_dates(clock.now()))
+        }
+        None => Ok(()),
+    };
+    if let (Some(token), Some(said)) = (token, &profile.token) {
+        let place = |error: &dyn std::fmt::Display| format!("token {:?}: {error}", token.token());
+        let missing = "no certificate has the id of the key; write it to the token";
+        let mut chain = vec![token.certificate().ok_or_else(|| place(&missing))?];
+        in_date(&chain).map_err(|error| place(&error))?;
+        if !said.extra.is_empty() {
+            let extra = pki::certificates(&said.extra);
+            chain.extend(extra.map_err(|error| format!("extra-certs: {error}"))?);
+        }
+        return token.certified(chain).map(Some).map_err(|error| place(&error));
+    }
     let (Some(certificate), Some(key)) = (&profile.certificate, &profile.key) else {
         return Ok(None);
     };
     let chain = pki::certificates(certificate).map_err(|error| format!("cert: {error}"))?;
-    if let Some(leaf) = chain.first() {
-        pki::CertificateFacts::read(leaf)
-            .and_then(|facts| facts.check_dates(clock.now()))
-            .map_err(|error| format!("cert: {error}"))?;
-    }
+    in_date(&chain).map_err(|error| format!("cert: {error}"))?;
     let key = pki::private_key(key.expose()).map_err(|error| format!("key: {error}"))?;
-    pki::certified_key(chain.clone(), key.clone_key(), &crypto::tls::provider())
-        .map_err(|error| format!("key: {error}"))?;
-    Ok(Some((chain, key.clone_key())))
+    pki::certified_key(chain, key, &crypto::tls::provider())
+        .map(Some)
+        .map_err(|error| format!("key: {error}"))
 }

@@ -648,6 +648,13 @@ where
                 running.pump.feed(Instant::now(), Input::Answer { ask, answer });
                 true
             }
+            Effect::Ask(ask, Ask::Work(work)) => {
+                let answers = self.answers.clone();
+                crate::aside::run(work, move |done| {
+                    let _ = answers.send((session, ask, Answer::Worked(done)));
+                });
+                false
+            }
             Effect::Ask(
                 _,
                 question @ (Ask::Configure(_) | Ask::Password { .. } | Ask::Prompt { .. }),

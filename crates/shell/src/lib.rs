@@ -4,6 +4,7 @@
 //!   workers --WorkerEvent--> router --> driver of each door --> engines
 //!                                          |  Ask::Authenticate --> authenticator (a task each)
 //!                                          |  Ask::Attach       --> hub
+//!                                          |  Ask::Work         --> a thread of its own
 //!                                          +-- DataPlane ops    --> workers, acknowledged by epoch
 //! ```
 //!
@@ -12,6 +13,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod aside;
 mod client;
 mod clock;
 mod door;

@@ -3,6 +3,7 @@
 mod bridge;
 mod client_keys;
 mod doors;
+mod elsewhere;
 mod segment;
 mod watch;
 
@@ -24,7 +25,9 @@ use host::{Journal, Keeper, ServerHost, ServerPlan};
 use hub::{AnyFabric, HubNetwork, NetworkSettings, Segment, Switch, SwitchPolicy, SwitchSettings};
 use ipnet::{IpNet, Ipv6Net};
 use openvpn::Door;
+use rustls::sign::CertifiedKey;
 use sys::Tun;
+use token::TokenKey;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
 use tracing::{error, info, warn};
@@ -51,6 +54,8 @@ pub struct ServerConfig {
     pub config_reader: ConfigReader,
     /// What keeps root's rights, if we have given them up.
     pub keeper: Option<Keeper>,
+    /// The server's key, if it is in a token.
+    pub token: Option<TokenKey>,
     /// The state folder.
     pub state: PathBuf,
     /// Users, certificates, settings.
@@ -166,6 +171,8 @@ struct Inner {
     policy: Arc<SwitchPolicy>,
     segment: Arc<Segment>,
     identity: Identity,
+    /// The server's key, if it is in a token.
+    token: Option<Arc<CertifiedKey>>,
     clock: Arc<WallClock>,
     store: Arc<Store>,
     /// Whether sessions may be of users that the list does not know.
@@ -200,12 +207,14 @@ impl Server {
     ///
     /// One line; whatever had been changed is undone.
     pub async fn start(start: ServerConfig) -> Result<Self, StartError> {
-        let ServerConfig { config, config_reader, keeper, state, store, authenticator } = start;
+        let ServerConfig { config, config_reader, keeper, token, state, store, authenticator } =
+            start;
         let knows_strangers = authenticator.is_some();
         let _ = sys::limits::raise_open_files();
         let journal = open_journal(&state, keeper.as_ref())?;
         let identity = Identity::load_or_create(&store)
             .map_err(|error| cannot("the server's certificate and keys")(&error))?;
+        let token = token.map(|key| elsewhere::certified(&identity, &store, &key)).transpose()?;
         let ipv6 = match config.network.ipv6 {
             Ipv6Pool::Auto => {
                 Some(store.unique_local_prefix().map_err(|error| cannot("network.ipv6")(&error))?)
@@ -310,6 +319,7 @@ impl Server {
             policy,
             segment,
             identity,
+            token,
             clock: clock::start(),
             store,
             knows_strangers,
@@ -451,7 +461,7 @@ impl Server {
         keep(&mut changed, "network.bridge_networks", bridged, &mut next.network.bridge_networks);
         keep(&mut changed, "server.workers", &former.server.workers, &mut next.server.workers);
         keep(&mut changed, "server.user", &former.server.user, &mut next.server.user);
-        doors::keep_management(&mut changed, &former, &mut next);
+        doors::keep_what_needs_root(&mut changed, &former, &mut next);
         keep(&mut changed, "log.level", &former.log.level, &mut next.log.level);
 
         let (old, new) = (&former.network, &next.network);

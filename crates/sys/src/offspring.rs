@@ -1,8 +1,11 @@
 //! A second process of the same program.
 
 use std::io;
+use std::time::{Duration, Instant};
 
-use nix::sys::wait::waitpid;
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
 /// A process that was started by [`spawn`].
@@ -33,7 +36,29 @@ pub fn spawn(life: impl FnOnce()) -> io::Result<Offspring> {
 impl Offspring {
     /// Waits until it has ended.
     pub fn wait(&self) {
-        while waitpid(self.0, None) == Err(nix::errno::Errno::EINTR) {}
+        while waitpid(self.0, None) == Err(Errno::EINTR) {}
+    }
+
+    /// Ends it, whatever it is doing.
+    pub fn kill(&self) {
+        // Not waited for yet, so that the number is nobody else's.
+        let _ = kill(self.0, Signal::SIGKILL);
+    }
+
+    /// Waits until it has ended, but no longer than this: a process that is inside the kernel ends
+    /// only when it comes out. Says whether it has.
+    #[must_use]
+    pub fn ends_within(&self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        loop {
+            match waitpid(self.0, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) if Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => return false,
+                Ok(_) | Err(_) => return true,
+            }
+        }
     }
 }
 

@@ -98,6 +98,9 @@ pub(crate) enum Command {
     /// List and revoke client keys, which profiles hold beside or instead of a certificate
     #[command(subcommand)]
     ClientKey(ClientKeyCommand),
+    /// Look for keys in smart cards and other tokens (PKCS #11)
+    #[command(subcommand)]
+    Pkcs11(Pkcs11Command),
     /// Write a file that connects one device of a user
     ///
     /// Every call makes a new client certificate and a new client key, so that a lost device can
@@ -130,6 +133,27 @@ pub(crate) enum Command {
 pub(crate) enum ConfigCommand {
     /// Print a configuration file with every key, its default, its unit and its reason
     Example,
+}
+
+/// Tokens.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Pkcs11Command {
+    /// List what a library offers: keys and certificates, by names for `pkcs11-id` and `server_key`
+    ///
+    /// The library runs in a process of its own, which is ended if it does not answer.
+    List {
+        /// The library that knows the token, as in /usr/lib/x86_64-linux-gnu/opensc-pkcs11.so
+        module: PathBuf,
+        /// Only the token with this label
+        #[arg(long, value_name = "LABEL")]
+        token: Option<String>,
+        /// Log in first: some tokens show more then
+        #[arg(long)]
+        login: bool,
+        /// Log in with the PIN on the first line of this file, instead of asking for it
+        #[arg(long, value_name = "FILE")]
+        pin_file: Option<PathBuf>,
+    },
 }
 
 /// Users.
@@ -401,6 +425,9 @@ pub(crate) struct ConnectArgs {
     /// Read the password from the first line of stdin
     #[arg(long, requires = "user")]
     pub(crate) password_stdin: bool,
+    /// Read the PIN of the profile's token (pkcs11-id) from the first line of this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pin_file: Option<PathBuf>,
     /// Whom to turn into if started as root: an account; "auto" for the account warren, or else a
     /// number that no account has; "root" for nobody else
     #[arg(long, value_name = "ACCOUNT", default_value = "auto")]

@@ -333,6 +333,8 @@ pub(crate) fn check_trust(
         "server.user"
     } else if config.doors.openvpn.management.is_some() {
         "doors.openvpn.management"
+    } else if config.doors.openvpn.server_key.is_some() {
+        "doors.openvpn.server_key"
     } else {
         return Ok(());
     };
@@ -389,16 +391,19 @@ mod tests {
         own(&folder, 61_086);
         assert!(!is_alone(), "its folder is somebody else's");
         let elsewhere = Path::new("/");
-        let [auto, root, other, management] = [
+        let [auto, root, other, management, server_key] = [
             "",
             "[server]\nuser = \"root\"",
             "[server]\nuser = \"vpn\"",
             "[doors.openvpn]\nmanagement = \"/run/x\"",
+            "[doors.openvpn]\nserver_key = \"pkcs11:id=a?module-path=/x\"",
         ]
         .map(|text| Config::parse(text, "warren.toml").expect("a configuration"));
         assert!(check_trust(&root, Some(&file), elsewhere).is_err());
         let refused = check_trust(&management, Some(&file), elsewhere).expect_err("not root's");
         assert!(refused.to_string().contains("doors.openvpn.management"), "{refused}");
+        let refused = check_trust(&server_key, Some(&file), elsewhere).expect_err("not root's");
+        assert!(refused.to_string().contains("doors.openvpn.server_key"), "{refused}");
         check_trust(&auto, Some(&file), elsewhere).expect("nothing to believe");
         own(&folder, 0);
         for config in [&other, &management] {

@@ -15,6 +15,7 @@ use host::Keeper;
 use mgmt::types::Password;
 use openvpn_management::{Attendant, ClientEntrance, LogTap};
 use shell::{Client, ClientConfig, ClientEvent, Guide, Orders, repair_clients};
+use token::TokenKey;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
@@ -25,7 +26,7 @@ use crate::failure::Usage;
 use crate::output::print;
 use crate::running::Running;
 use crate::signals::{Signals, tell_ready};
-use crate::{logging, password};
+use crate::{logging, password, pkcs11};
 
 pub(crate) use console::ConsoleArgs;
 
@@ -39,6 +40,8 @@ pub(crate) struct Start {
     pub(crate) file: PathBuf,
     /// What it and the files that it names say.
     pub(crate) profile: openvpn::Profile,
+    /// The key in a token, if the profile names one.
+    pub(crate) token: Option<TokenKey>,
     /// User and password, if the profile wants any.
     pub(crate) login: Option<Login>,
     /// Who is asked for whatever else is wanted.
@@ -76,6 +79,8 @@ pub(crate) fn run(global: &Global, args: &ConnectArgs) -> anyhow::Result<()> {
     let file = args.file.clone();
     let text = read_profile(&file)?;
     let (mut profile, login, desk) = prepare(&file, &text, args)?;
+    let token = pkcs11::of_profile(&profile, args.pin_file.as_deref())
+        .with_context(|| file.display().to_string())?;
     let tap = console::tap(&profile);
     logging::start_with("info", tap.as_ref());
     let entrance = ClientEntrance::open(&mut profile)
@@ -93,7 +98,7 @@ pub(crate) fn run(global: &Global, args: &ConnectArgs) -> anyhow::Result<()> {
     };
     let Confined { state, keeper } = confined.enter()?;
     let desk: Arc<dyn shell::Desk> = Arc::new(desk);
-    let start = Start { file, profile, login, desk, state, keeper };
+    let start = Start { file, profile, token, login, desk, state, keeper };
     let console = entrance.zip(tap);
     runtime()?.block_on(async {
         let signals = Signals::listen()?.ending_with_the_terminal();
@@ -160,7 +165,7 @@ async fn connect(
     attendant: Option<&Arc<Attendant>>,
     orders: Orders,
 ) -> anyhow::Result<()> {
-    let Start { file, profile, login, desk, state, keeper } = start;
+    let Start { file, profile, token, login, desk, state, keeper } = start;
     // Each profile has a folder of its own, so that several can be connected at once.
     let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let clients = StateDir::open(StateDir::open(state)?.clients())?;
@@ -170,6 +175,7 @@ async fn connect(
     let lock = state.lock()?;
     let client = Client::start(ClientConfig {
         profile,
+        token,
         login: login.map(|login| (login.user, login.password.to_secret())),
         desk: attendant.map_or(desk, |attendant| Arc::clone(attendant) as _),
         guide: attendant.map(|attendant| Arc::clone(attendant) as Arc<dyn Guide>),

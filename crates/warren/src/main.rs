@@ -18,6 +18,7 @@ mod logging;
 mod management;
 mod output;
 mod password;
+mod pkcs11;
 mod profile;
 mod qr;
 mod running;
@@ -53,6 +54,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Up(config) => up::run(&global, &config)?,
         Command::Connect(args) => connect::run(&global, &args)?,
         Command::Check(config) => return check::run(&global, &config, output),
+        Command::Pkcs11(command) => pkcs11::run(command, output)?,
         Command::Config(ConfigCommand::Example) => output::print(&config::Config::example())?,
         command => administer(&global, command, output)?,
     }
@@ -76,7 +78,11 @@ fn administer(global: &Global, command: Command, output: Output) -> anyhow::Resu
             Command::Kick(args) => sessions::kick(global, &args, output).await,
             Command::Status => status::show(global, output).await,
             Command::Reload => status::reload(global, output).await,
-            Command::Up(_) | Command::Check(_) | Command::Config(_) | Command::Connect(_) => {
+            Command::Up(_)
+            | Command::Check(_)
+            | Command::Config(_)
+            | Command::Connect(_)
+            | Command::Pkcs11(_) => {
                 unreachable!("the caller runs these itself")
             }
         }

@@ -13,6 +13,7 @@ use mgmt::types::{NewProfile, NewUser};
 use mgmt::{Api, ApiServer, Control, ops};
 use openvpn_management::{Entrance, LogTap, Management};
 use shell::{ConfigReader, Server, ServerConfig, repair_clients};
+use token::TokenKey;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
@@ -24,7 +25,7 @@ use crate::control::Live;
 use crate::output::print;
 use crate::running::Running;
 use crate::signals::{Signals, tell_ready};
-use crate::{logging, management, profile};
+use crate::{logging, management, pkcs11, profile};
 
 /// The setting that says that a first user was made once; removing that user is for good.
 const FIRST_START: &str = "first-start";
@@ -40,6 +41,8 @@ pub(crate) struct Start {
     pub(crate) config_reader: ConfigReader,
     /// What keeps root's rights, if we have given them up.
     pub(crate) keeper: Option<Keeper>,
+    /// The server's key, if it is in a token.
+    pub(crate) token: Option<TokenKey>,
     /// The state folder.
     pub(crate) state: StateDir,
     /// Held until the process ends.
@@ -66,6 +69,7 @@ pub(crate) fn run(global: &Global, args: &UpArgs) -> anyhow::Result<()> {
 
     // With the rights of whoever calls.
     let entrance = Entrance::open(&config.doors.openvpn)?;
+    let token = pkcs11::of_server(config.doors.openvpn.server_key.as_ref())?;
     // Before any thread: from here on it is not root.
     let confined = Confinement {
         user: &config.server.user,
@@ -85,7 +89,8 @@ pub(crate) fn run(global: &Global, args: &UpArgs) -> anyhow::Result<()> {
         // Before anything is changed: a signal that arrives early must not leave it changed.
         let signals = Signals::listen()?;
         let keeper = keeper.clone();
-        let start = Start { config, config_reader, keeper, state, lock, store, entrance, tap };
+        let start =
+            Start { config, config_reader, keeper, token, state, lock, store, entrance, tap };
         serve(start, signals).await
     });
     if let Some(keeper) = keeper {
@@ -126,7 +131,7 @@ async fn serve(start: Start, mut signals: Signals) -> anyhow::Result<()> {
 
 /// Opens the doors.
 async fn launch(start: Start) -> anyhow::Result<(Running, Arc<dyn Control>, Banner)> {
-    let Start { config, config_reader, keeper, state, lock, store, entrance, tap } = start;
+    let Start { config, config_reader, keeper, token, state, lock, store, entrance, tap } = start;
     // First, as every port: one in use must not cost a device and a firewall table.
     let management = management::open(&config, entrance, tap, &store)?;
     repair_clients(&state.clients(), keeper.as_ref());
@@ -134,6 +139,7 @@ async fn launch(start: Start) -> anyhow::Result<(Running, Arc<dyn Control>, Bann
         config,
         config_reader,
         keeper,
+        token,
         state: state.path().to_owned(),
         store: Arc::clone(&store),
         authenticator: management.as_ref().and_then(Management::authenticator),

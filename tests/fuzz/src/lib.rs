@@ -37,8 +37,10 @@ pub const TARGETS: &[Target] = &[
     target("openvpn_profile", openvpn::fuzz::profile),
     target("openvpn_reliable", openvpn::fuzz::reliable),
     target("openvpn_shape", openvpn::fuzz::shape),
+    target("pki_key_name", pki::fuzz::key_name),
     target("proxy_http", proxy::fuzz::http),
     target("proxy_socks", proxy::fuzz::socks),
+    target("token_message", token::fuzz::message),
     target("wire_ethernet", ethernet::ethernet),
     target("wire_reader", reader::reader),
 ];

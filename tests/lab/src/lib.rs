@@ -41,6 +41,7 @@ mod pki;
 mod probe;
 mod relay;
 pub mod softether;
+pub mod token;
 mod traffic;
 pub mod warren;
 mod world;

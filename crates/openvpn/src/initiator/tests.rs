@@ -27,6 +27,7 @@ impl Standing {
             .with_no_client_auth();
         let config = InitiatorConfig {
             tls: Arc::new(tls),
+            key_is_slow: false,
             protection: Arc::new(Protection::None),
             credentials: None,
             ciphers: vec![Cipher::Aes256Gcm],

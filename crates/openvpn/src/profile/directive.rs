@@ -8,7 +8,7 @@ use pki::NameRule;
 use super::table::{self, Standing};
 use super::{
     AuthRetry, Block, Draft, DraftRemote, Line, Login, ProfileError, Proto, ReadFile,
-    StaticChallenge, locked, management, point, proxy, pull, shape,
+    StaticChallenge, locked, management, point, proxy, pull, shape, token,
 };
 use crate::cipher::{Cipher, digest_named};
 use crate::client_key::ClientKey;
@@ -28,7 +28,8 @@ pub(super) fn apply(
     if !is_mark && table::find(name).is_none_or(|it| it.standing != Standing::Obeyed) {
         return other(draft, line);
     }
-    if shape::apply(draft, line)? || point::apply(draft, line, read)? {
+    if shape::apply(draft, line)? || token::apply(draft, line)? || point::apply(draft, line, read)?
+    {
         return Ok(());
     }
     match name {
@@ -50,6 +51,7 @@ pub(super) fn apply(
         "dev" | "dev-type" => dev(draft, line)?,
         "ca" => draft.ca.extend(content(line, read)?),
         "cert" | "extra-certs" => {
+            draft.has_cert |= name == "cert";
             draft.certificate.get_or_insert_default().extend(content(line, read)?);
         }
         "key" => draft.key = Some(Secret::new(content(line, read)?)),

@@ -122,6 +122,8 @@ pub struct Setup {
     pub decompresses: bool,
     pub client_framing: Option<Framing>,
     pub shape: ShapeRules,
+    /// Both ends' private keys take as long to sign as the other answers take.
+    pub key_is_slow: bool,
 }
 
 impl Default for Setup {
@@ -157,6 +159,7 @@ impl Default for Setup {
             decompresses: false,
             client_framing: None,
             shape: ShapeRules { mtu: 1420, ..ShapeRules::default() },
+            key_is_slow: false,
         }
     }
 }
@@ -191,6 +194,7 @@ impl Setup {
         tls.send_tls13_tickets = 0;
         Arc::new(ResponderConfig {
             tls: Arc::new(tls),
+            key_is_slow: self.key_is_slow,
             protection: Arc::new(self.protection.clone()),
             takes_shared_key: self.takes_shared_key,
             client_keys: self.client_keys.clone().map(Arc::new),
@@ -235,6 +239,7 @@ impl Setup {
         let protection = self.client_protection.as_ref().unwrap_or(&self.protection).clone();
         Arc::new(InitiatorConfig {
             tls: Arc::new(tls),
+            key_is_slow: self.key_is_slow,
             protection: Arc::new(protection),
             credentials: self.credentials.clone(),
             ciphers: self.client_ciphers.clone(),

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use contract::{AskId, Secret};
+use contract::{Answer, AskId, Secret};
 use openvpn::{
     AuthRetry, Challenge, Conduct, Login, LoginRefusal, Profile, StaticChallenge, static_response,
 };
@@ -171,15 +171,15 @@ impl Book {
         answer.await.map_err(|_| "nobody answers".to_owned())?
     }
 
-    /// Asks while the connection goes on; what is typed goes to `typed`.
+    /// Asks while the connection goes on; what is typed goes to `answers`.
     pub(super) fn ask_beside(
         &self,
         id: AskId,
         text: String,
         echo: bool,
-        typed: mpsc::UnboundedSender<(AskId, Option<Secret>)>,
+        answers: mpsc::UnboundedSender<(AskId, Answer)>,
     ) {
-        self.beside(id, typed, move |desk| desk.answer(&text, echo));
+        self.beside(id, answers, move |desk| desk.answer(&text, echo));
     }
 
     /// Gets the password again while the connection goes on, from where it came first, and with it
@@ -188,11 +188,11 @@ impl Book {
         &self,
         id: AskId,
         user: String,
-        typed: mpsc::UnboundedSender<(AskId, Option<Secret>)>,
+        answers: mpsc::UnboundedSender<(AskId, Answer)>,
     ) {
         let user = self.user.clone().unwrap_or(user);
         let question = self.question.clone();
-        self.beside(id, typed, move |desk| {
+        self.beside(id, answers, move |desk| {
             if let Some(packed) = desk.packed_login(question.as_ref()) {
                 return packed.map(|(_, field)| field);
             }
@@ -207,13 +207,14 @@ impl Book {
     fn beside(
         &self,
         id: AskId,
-        typed: mpsc::UnboundedSender<(AskId, Option<Secret>)>,
+        answers: mpsc::UnboundedSender<(AskId, Answer)>,
         question: impl FnOnce(&dyn Desk) -> Result<Secret, String> + Send + 'static,
     ) {
         let desk = Arc::clone(&self.desk);
         let asking = move || {
             let answer = question(&*desk);
-            drop(typed.send((id, answer.inspect_err(|why| tracing::warn!("{why}")).ok())));
+            let answer = answer.inspect_err(|why| tracing::warn!("{why}")).ok();
+            drop(answers.send((id, Answer::Prompted(answer))));
         };
         let spawned = std::thread::Builder::new().name("login".to_owned()).spawn(asking);
         if let Err(error) = spawned {
@@ -425,6 +426,11 @@ mod tests {
         assert_eq!(*desk.asked.lock().unwrap(), ["password of ann", "Code", "Another code"]);
     }
 
+    fn typed(answer: Option<(AskId, Answer)>) -> (AskId, Secret) {
+        let Some((ask, Answer::Prompted(Some(field)))) = answer else { panic!("{answer:?}") };
+        (ask, field)
+    }
+
     #[tokio::test]
     async fn a_renegotiation_gets_the_password_from_where_it_came_first() {
         // Nobody is at a terminal: the login is in a file, and a file answers no questions.
@@ -432,11 +438,11 @@ mod tests {
         let mut book = book(&desk, "auth-nocache");
         assert_eq!(shown(&mut book).await, "ann: one");
 
-        let (typing, mut typed) = mpsc::unbounded_channel();
-        book.ask_password_beside(AskId(7), "somebody".to_owned(), typing);
+        let (answers, mut answered) = mpsc::unbounded_channel();
+        book.ask_password_beside(AskId(7), "somebody".to_owned(), answers);
 
-        let (ask, field) = typed.recv().await.unwrap();
-        assert_eq!((ask, field.unwrap().expose()), (AskId(7), &b"two"[..]));
+        let (ask, field) = typed(answered.recv().await);
+        assert_eq!((ask, field.expose()), (AskId(7), &b"two"[..]));
         assert_eq!(desk.asked.lock().unwrap()[1], "password of ann");
     }
 
@@ -446,10 +452,10 @@ mod tests {
         let mut book = book(&desk, "auth-nocache\nstatic-challenge \"Code\" 1 concat");
         assert_eq!(shown(&mut book).await, "ann: one111");
 
-        let (typing, mut typed) = mpsc::unbounded_channel();
-        book.ask_password_beside(AskId(1), "ann".to_owned(), typing);
+        let (answers, mut answered) = mpsc::unbounded_channel();
+        book.ask_password_beside(AskId(1), "ann".to_owned(), answers);
 
-        assert_eq!(typed.recv().await.unwrap().1.unwrap().expose(), b"two222");
+        assert_eq!(typed(answered.recv().await).1.expose(), b"two222");
     }
 
     #[tokio::test]

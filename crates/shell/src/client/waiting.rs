@@ -318,7 +318,7 @@ impl Waiting {
             return;
         };
         // Nobody is asked anything on a link.
-        let (typing, typed) = mpsc::unbounded_channel();
+        let (answers, answered) = mpsc::unbounded_channel();
         let mut connection = Connection {
             pump: Pump::new(AnyEngine::session(engine), port),
             path,
@@ -333,8 +333,8 @@ impl Waiting {
             over: None,
             lease: None,
             watch: None,
-            typing,
-            typed,
+            answers,
+            answered,
         };
         connection.pump.feed(now, Input::Datagram { via: Via::Path(path), payload: &bytes });
         self.callers.push(Caller { session, connection, waits_for: None });

@@ -13,7 +13,9 @@ use openvpn::{
 };
 use pki::CallingPeerVerifier;
 use rustls::ServerConfig;
+use rustls::sign::SingleCertAndKey;
 use rustls::version::{TLS12, TLS13};
+use token::TokenKey;
 
 use crate::{clock, door};
 
@@ -43,11 +45,12 @@ impl Way {
     /// Reads and checks what the profile names.
     pub(super) fn new(
         profile: &Profile,
+        token: Option<&TokenKey>,
         device: String,
         clock: &Arc<WallClock>,
     ) -> Result<Self, String> {
         let Some(point) = &profile.point else {
-            return Ok(Self::Client(Arc::new(door::initiator(profile, device, clock)?)));
+            return Ok(Self::Client(Arc::new(door::initiator(profile, token, device, clock)?)));
         };
         match &point.end {
             End::Fixed { key, direction } => {
@@ -68,11 +71,11 @@ impl Way {
                 })))
             }
             End::TlsClient => {
-                let tls = door::initiator(profile, device, clock)?.tls;
+                let tls = door::initiator(profile, token, device, clock)?.tls;
                 Ok(Self::Calls(Arc::new(link(profile, point, PointTls::Client(tls)))))
             }
             End::TlsServer => {
-                let tls = Arc::new(server_tls(profile, clock)?);
+                let tls = Arc::new(server_tls(profile, token, clock)?);
                 let link = link(profile, point, PointTls::Server(Arc::clone(&tls)));
                 Ok(Self::Answers { door: Arc::new(guard(&link, tls)), point: Arc::new(link) })
             }
@@ -141,6 +144,7 @@ fn link(profile: &Profile, point: &Point, tls: PointTls) -> PointConfig {
     let silence = point.silence.unwrap_or(FOREVER);
     PointConfig {
         tls,
+        key_is_slow: profile.token.is_some(),
         protection: Arc::new(profile.protection.clone()),
         ciphers: profile.ciphers.clone(),
         fallback: profile.fallback,
@@ -164,6 +168,7 @@ fn link(profile: &Profile, point: &Point, tls: PointTls) -> PointConfig {
 fn guard(link: &PointConfig, tls: Arc<ServerConfig>) -> ResponderConfig {
     ResponderConfig {
         tls,
+        key_is_slow: link.key_is_slow,
         protection: Arc::clone(&link.protection),
         takes_shared_key: true,
         client_keys: None,
@@ -188,7 +193,11 @@ fn guard(link: &PointConfig, tls: Arc<ServerConfig>) -> ResponderConfig {
 }
 
 /// TLS for the end that is called.
-fn server_tls(profile: &Profile, clock: &Arc<WallClock>) -> Result<ServerConfig, String> {
+fn server_tls(
+    profile: &Profile,
+    token: Option<&TokenKey>,
+    clock: &Arc<WallClock>,
+) -> Result<ServerConfig, String> {
     let provider = crypto::tls::provider();
     let (roots, rules) = door::trust(profile)?;
     let verifier = CallingPeerVerifier::new(&roots, rules, Arc::clone(clock), &provider)
@@ -202,8 +211,8 @@ fn server_tls(profile: &Profile, clock: &Arc<WallClock>) -> Result<ServerConfig,
         .with_protocol_versions(versions)
         .map_err(|error| error.to_string())?
         .with_client_cert_verifier(Arc::new(verifier));
-    let (chain, key) = door::own_certificate(profile, clock)?.ok_or("no \"cert\" and \"key\"")?;
-    let mut tls = builder.with_single_cert(chain, key).map_err(|error| format!("key: {error}"))?;
+    let key = door::own_key(profile, token, clock)?.ok_or("no \"cert\" and \"key\"")?;
+    let mut tls = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
     // Sessions are not resumed: each generation of keys proves the certificate again.
     tls.send_tls13_tickets = 0;
     tls.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});

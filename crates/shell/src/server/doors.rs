@@ -79,6 +79,7 @@ impl Server {
     fn responder(&self, config: &Config) -> Result<openvpn::ResponderConfig, StartError> {
         let around = Surroundings {
             identity: &self.0.identity,
+            token: self.0.token.as_ref(),
             clock: Arc::clone(&self.0.clock),
             network: config.network.name.clone(),
             mtu: config.network.mtu,
@@ -306,9 +307,11 @@ fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::UdpSock
 }
 
 /// Who listens and who judges is settled when the server starts.
-pub(super) fn keep_management(changed: &mut Changed, former: &Config, next: &mut Config) {
+pub(super) fn keep_what_needs_root(changed: &mut Changed, former: &Config, next: &mut Config) {
     let (old, new) = (&former.doors.openvpn.management, &mut next.doors.openvpn.management);
     keep(changed, "doors.openvpn.management", old, new);
+    let (old, new) = (&former.doors.openvpn.server_key, &mut next.doors.openvpn.server_key);
+    keep(changed, "doors.openvpn.server_key", old, new);
 }
 
 #[cfg(test)]

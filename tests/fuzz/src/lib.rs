@@ -37,6 +37,8 @@ pub const TARGETS: &[Target] = &[
     target("openvpn_profile", openvpn::fuzz::profile),
     target("openvpn_reliable", openvpn::fuzz::reliable),
     target("openvpn_shape", openvpn::fuzz::shape),
+    target("pki_certificate", pki::fuzz::certificate),
+    target("pki_revocation_list", pki::fuzz::revocation_list),
     target("proxy_http", proxy::fuzz::http),
     target("proxy_socks", proxy::fuzz::socks),
     target("wire_ethernet", ethernet::ethernet),

@@ -19,7 +19,7 @@ mod path;
 mod tunnel;
 
 pub use aaa::{
-    AuthContext, Authenticator, BoxFuture, Credentials, DenyReason, Grant, Secret,
+    AuthContext, Authenticator, BoxFuture, CertificateId, Credentials, DenyReason, Grant, Secret,
     Verdict as AuthVerdict,
 };
 pub use acceptor::{Acceptor, Arrival, Claim, Route};

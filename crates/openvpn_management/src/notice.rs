@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use contract::AuthContext;
+use contract::{AuthContext, CertificateId};
 use dataplane::PortTotals;
 use openvpn::management::one_line;
 use shell::SessionInfo;
@@ -111,7 +111,7 @@ impl Environment {
         self.set_remote("trusted", info.remote);
         self.set_remote("untrusted", info.remote);
         self.set("username", &info.user);
-        self.describe_certificate(&info.user, info.certificate.as_deref());
+        self.describe_certificate(&info.user, serial(info.certificate.as_ref()).as_deref());
         if let Some((address, _)) = info.lease.ipv4 {
             self.set("ifconfig_pool_remote_ip", &address.to_string());
         }
@@ -177,6 +177,14 @@ pub(crate) fn state(time: u64, name: &str, why: &str, server: &ServerFacts) -> S
     match own(false) {
         own6 if own6.is_empty() => format!("{time},{name},{why},{},,,,", own(true)),
         own6 => format!("{time},{name},{why},{},,,,,{own6}", own(true)),
+    }
+}
+
+/// The serial number, if the certificate is known by that.
+pub(crate) fn serial(certificate: Option<&CertificateId>) -> Option<String> {
+    match certificate? {
+        CertificateId::Own(serial) => Some(serial.clone()),
+        CertificateId::Registered(_) | CertificateId::Outside { .. } => None,
     }
 }
 

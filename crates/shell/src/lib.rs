@@ -20,6 +20,7 @@ mod front;
 mod leases;
 mod limits;
 mod news;
+mod outside;
 mod pump;
 mod server;
 pub mod workers;
@@ -27,6 +28,7 @@ pub mod workers;
 pub use client::{Client, ClientConfig, ClientEvent, ClientFailure, Desk, repair_clients};
 pub use driver::{SessionInfo, Which};
 pub use news::{Heard, News, SessionNews};
+pub use outside::{check_outside, members, outside_files};
 pub use server::{
     Changed, ConfigReader, DoorInfo, Listening, ReloadError, Server, ServerConfig, StartError,
     Summary,

@@ -32,8 +32,9 @@ const SHARED: &str = "/run/warren";
 /// What the process will be.
 #[derive(Debug)]
 pub(crate) enum Role {
-    /// Reads this file again when it is told to, and leaves none of these sockets behind.
-    Server { config: Option<PathBuf>, sockets: Vec<PathBuf> },
+    /// Reads this file again when it is told to and these when they change, and leaves none of
+    /// these sockets behind.
+    Server { config: Option<PathBuf>, watched: Vec<PathBuf>, sockets: Vec<PathBuf> },
     /// Resolves names; with a port below 1024 of its own or not.
     Client { has_low_port: bool },
 }
@@ -95,11 +96,12 @@ impl Confinement<'_> {
             Err(_) => None,
         };
         let keeper = if account.is_some() || self.sandbox {
-            let (config, sockets) = match &self.role {
-                Role::Server { config, sockets } => (config.clone(), sockets.clone()),
-                Role::Client { .. } => (None, Vec::new()),
+            let started = match &self.role {
+                Role::Server { config, watched, sockets } => {
+                    Keeper::start(config.clone(), watched.clone(), sockets.clone())
+                }
+                Role::Client { .. } => Keeper::start(None, Vec::new(), Vec::new()),
             };
-            let started = Keeper::start(config, sockets);
             Some(started.context("cannot start the process that keeps root's rights")?)
         } else {
             None
@@ -332,6 +334,8 @@ pub(crate) fn check_trust(
         "server.user"
     } else if config.doors.openvpn.management.is_some() {
         "doors.openvpn.management"
+    } else if config.doors.openvpn.outside.is_some() {
+        "doors.openvpn.client_ca"
     } else {
         return Ok(());
     };
@@ -388,19 +392,22 @@ mod tests {
         own(&folder, 61_086);
         assert!(!is_alone(), "its folder is somebody else's");
         let elsewhere = Path::new("/");
-        let [auto, root, other, management] = [
+        let [auto, root, other, management, outside] = [
             "",
             "[server]\nuser = \"root\"",
             "[server]\nuser = \"vpn\"",
             "[doors.openvpn]\nmanagement = \"/run/x\"",
+            "[doors.openvpn]\nclient_ca = \"/etc/shadow\"",
         ]
         .map(|text| Config::parse(text, "warren.toml").expect("a configuration"));
         assert!(check_trust(&root, Some(&file), elsewhere).is_err());
         let refused = check_trust(&management, Some(&file), elsewhere).expect_err("not root's");
         assert!(refused.to_string().contains("doors.openvpn.management"), "{refused}");
+        let refused = check_trust(&outside, Some(&file), elsewhere).expect_err("not root's");
+        assert!(refused.to_string().contains("doors.openvpn.client_ca"), "{refused}");
         check_trust(&auto, Some(&file), elsewhere).expect("nothing to believe");
         own(&folder, 0);
-        for config in [&other, &management] {
+        for config in [&other, &management, &outside] {
             check_trust(config, Some(&file), Path::new("/etc")).expect("root's alone");
             assert!(check_trust(config, Some(&file), &folder).is_err(), "it will be the server's");
         }

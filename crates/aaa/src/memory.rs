@@ -3,7 +3,8 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use contract::{
-    AuthContext, AuthVerdict, Authenticator, BoxFuture, Credentials, DenyReason, Grant,
+    AuthContext, AuthVerdict, Authenticator, BoxFuture, CertificateId, Credentials, DenyReason,
+    Grant,
 };
 
 /// An authenticator whose users live in memory: a double for tests, and no more than that, since
@@ -99,7 +100,7 @@ impl State {
         if self.is_unavailable {
             return Err(DenyReason::BackendUnavailable);
         }
-        let (name, device) = match credentials {
+        let (name, certificate) = match credentials {
             Credentials::Password { user, password, .. } => {
                 let known = self.users.get(user).and_then(|user| user.password.as_deref());
                 if known != Some(password.expose()) {
@@ -113,7 +114,7 @@ impl State {
                 if certificate.is_revoked {
                     return Err(DenyReason::Revoked);
                 }
-                (&certificate.user, Some(certificate.serial.clone()))
+                (&certificate.user, Some(CertificateId::Own(certificate.serial.clone())))
             }
             _ => return Err(DenyReason::BadCredentials),
         };
@@ -122,7 +123,7 @@ impl State {
             return Err(DenyReason::AccountDisabled);
         }
         let fixed_addresses = user.fixed_addresses.clone();
-        Ok(Grant { user: name.clone(), device, fixed_addresses, ..Grant::default() })
+        Ok(Grant { user: name.clone(), certificate, fixed_addresses, ..Grant::default() })
     }
 }
 
@@ -194,7 +195,8 @@ mod tests {
         let users = MemoryAuthenticator::new().with_certificate("leaf", "alice", "01");
 
         let grant = ask(&users, certificate(b"leaf")).unwrap();
-        assert_eq!((grant.user.as_str(), grant.device.as_deref()), ("alice", Some("01")));
+        assert_eq!(grant.user, "alice");
+        assert_eq!(grant.certificate, Some(CertificateId::Own("01".to_owned())));
         assert_eq!(ask(&users, certificate(b"other")), Err(DenyReason::BadCredentials));
         assert_eq!(ask(&users, password("alice", "")), Err(DenyReason::BadCredentials));
 

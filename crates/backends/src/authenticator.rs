@@ -4,12 +4,14 @@ use std::time::{Duration, Instant};
 
 use aaa::{Limiter, Limits, Rate};
 use contract::{
-    AuthContext, AuthVerdict, Authenticator, BoxFuture, Credentials, DenyReason, Grant, Secret,
+    AuthContext, AuthVerdict, Authenticator, BoxFuture, CertificateId, Credentials, DenyReason,
+    Grant, Secret,
 };
+use pki::{Holder, Members};
 use tokio::sync::Semaphore;
 
 use crate::challenges::Challenges;
-use crate::store::{Account, Standing, Store, StoreError};
+use crate::store::{Account, Standing, Store, StoreError, StoredCertificate};
 use crate::{clock, password, random_bytes, totp};
 
 #[cfg(test)]
@@ -34,9 +36,10 @@ pub struct LocalAuthenticator {
 }
 
 impl LocalAuthenticator {
-    /// Judges by `store`, within `limits`.
+    /// Judges by `store`, within `limits`. Without `members`, certificates are those that the store
+    /// has issued and no others.
     #[must_use]
-    pub fn new(store: Arc<Store>, limits: Limits) -> Self {
+    pub fn new(store: Arc<Store>, limits: Limits, members: Option<Arc<Members>>) -> Self {
         // A password that nobody knows, so that unknown users cost as much time as known ones.
         let nobody = password::hash(&Secret::new(random_bytes::<16>()));
         let limiter = Mutex::new(Limiter::new(limits));
@@ -44,7 +47,7 @@ impl LocalAuthenticator {
         let codes = Mutex::new(Limiter::strict(codes));
         let challenges = Mutex::default();
         Self {
-            judge: Arc::new(Judge { store, limiter, codes, challenges, nobody }),
+            judge: Arc::new(Judge { store, members, limiter, codes, challenges, nobody }),
             hashing: Arc::new(Semaphore::new(HASHES_AT_ONCE)),
         }
     }
@@ -117,6 +120,7 @@ impl Authenticator for LocalAuthenticator {
 #[derive(Debug)]
 struct Judge {
     store: Arc<Store>,
+    members: Option<Arc<Members>>,
     limiter: Mutex<Limiter>,
     /// Wrong codes after the right password.
     codes: Mutex<Limiter>,
@@ -225,22 +229,60 @@ impl Judge {
     }
 
     /// There is nothing to guess about a certificate, so nothing is limited.
+    ///
+    /// Whatever the store has issued is judged by its list of devices alone. Of the others, those
+    /// of our own CA are nobody's; what else may come in is said by [`Members`], which has judged
+    /// the chain before, perhaps by older lists.
     fn certificate(&self, chain: &[Vec<u8>]) -> Result<Grant, Refusal> {
         let unknown = || Refusal::Deny(DenyReason::BadCredentials);
         let leaf = chain.first().ok_or_else(unknown)?;
-        let certificate =
-            self.store.certificate_by_fingerprint(&pki::fingerprint(leaf))?.ok_or_else(unknown)?;
+        let fingerprint = pki::fingerprint(leaf);
+        if let Some(certificate) = self.store.certificate_by_fingerprint(&fingerprint)? {
+            return self.own_certificate(certificate);
+        }
+        let members = self.members.as_ref().ok_or_else(unknown)?;
+        let holder = members.judge(chain).map_err(|error| {
+            tracing::info!(why = pki::describe(&error), "a certificate is refused");
+            match error {
+                rustls::Error::InvalidCertificate(rustls::CertificateError::Revoked) => {
+                    Refusal::Deny(DenyReason::Revoked)
+                }
+                _ => unknown(),
+            }
+        })?;
+        let (user, certificate) = match holder {
+            Holder::Registered(fingerprint) => {
+                let user = self.store.user_of_fingerprint(&fingerprint)?.ok_or_else(unknown)?;
+                (user, CertificateId::Registered(fingerprint))
+            }
+            Holder::Outside { user, chain } => {
+                (user, CertificateId::Outside { fingerprint, chain: chain.into() })
+            }
+            _ => return Err(unknown()),
+        };
+        let Some(account) = self.store.account(&user)? else {
+            tracing::info!(%certificate, ?user, "a good certificate, but there is no such user");
+            return Err(unknown());
+        };
+        let grant = welcome(&user, account)?;
+        Ok(Grant { certificate: Some(certificate), ..grant })
+    }
+
+    /// One that the store has issued.
+    fn own_certificate(&self, certificate: StoredCertificate) -> Result<Grant, Refusal> {
         if certificate.revoked.is_some() {
             return Err(Refusal::Deny(DenyReason::Revoked));
         }
-        match self.store.standing(&certificate.user, Some(&certificate.serial))? {
+        let id = CertificateId::Own(certificate.serial);
+        match self.store.standing(&certificate.user, Some(&id))? {
             Standing::Welcome => {}
             Standing::Unwelcome(reason) => return Err(Refusal::Deny(reason)),
         }
-        let account = self.store.account(&certificate.user)?.ok_or_else(unknown)?;
+        let account = self.store.account(&certificate.user)?;
+        let account = account.ok_or(Refusal::Deny(DenyReason::BadCredentials))?;
         Ok(Grant {
             user: certificate.user,
-            device: Some(certificate.serial),
+            certificate: Some(id),
             fixed_addresses: account.fixed,
             ..Grant::default()
         })

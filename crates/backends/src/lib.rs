@@ -57,7 +57,7 @@ pub use random::random_bytes;
 pub use state::{StateDir, StateError, StateLock, hand_over_all};
 pub use static_key::{StaticKey, StaticKeyError};
 pub use store::{
-    IssuedClientKey, NewUser, Pools, Standing, Store, StoreError, StoredCertificate,
-    StoredClientKey, StoredLease, User, UserSettings,
+    IssuedClientKey, MAX_FINGERPRINTS, NewUser, Pools, Standing, Store, StoreError,
+    StoredCertificate, StoredClientKey, StoredLease, User, UserSettings,
 };
 pub use totp::{totp_text, totp_uri};

@@ -3,6 +3,7 @@
 mod certificates;
 mod client_keys;
 mod error;
+mod fingerprints;
 mod leases;
 mod settings;
 mod totp;
@@ -25,6 +26,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehav
 pub use self::certificates::{Standing, StoredCertificate};
 pub use self::client_keys::{IssuedClientKey, StoredClientKey};
 pub use self::error::StoreError;
+pub use self::fingerprints::MAX_FINGERPRINTS;
 pub use self::leases::StoredLease;
 pub use self::settings::UserSettings;
 pub(crate) use self::users::Account;
@@ -112,6 +114,20 @@ const MIGRATIONS: &[&str] = &[
         secret BLOB NOT NULL,
         last_step INTEGER NOT NULL
     ) STRICT;
+",
+    "
+    CREATE TABLE peer_fingerprints (
+        fingerprint BLOB PRIMARY KEY,
+        user TEXT NOT NULL,
+        added INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX peer_fingerprints_of_user ON peer_fingerprints (user);
+    CREATE TRIGGER peer_fingerprint_added AFTER INSERT ON peer_fingerprints
+        BEGIN UPDATE generation SET number = number + 1; END;
+    CREATE TRIGGER peer_fingerprint_removed AFTER DELETE ON peer_fingerprints
+        BEGIN UPDATE generation SET number = number + 1; END;
+    CREATE TRIGGER peer_fingerprints_of_removed AFTER DELETE ON users
+        BEGIN DELETE FROM peer_fingerprints WHERE user = old.name; END;
 ",
 ];
 

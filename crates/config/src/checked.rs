@@ -11,6 +11,7 @@ use crate::error::{ConfigError, Source};
 use crate::example;
 use crate::file::{LogTable, NetworkTable, OpenVpnTable, SECTIONS, ServerTable};
 use crate::management::{self, Management};
+use crate::outside::{self, OutsideCa};
 use crate::table::{List, refuse_strangers};
 use crate::text::{
     AuthMode, Cipher, Compression, ControlWrap, CookiePolicy, Digest, Ipv4Pool, Ipv6Pool, Level,
@@ -103,6 +104,8 @@ pub struct OpenVpn {
     pub remote: Option<Remote>,
     /// What a member must prove.
     pub auth: AuthMode,
+    /// Other CAs whose certificates let members in.
+    pub outside: Option<OutsideCa>,
     /// How control packets are wrapped in profiles written from now on.
     pub control: ControlWrap,
     /// Profiles that share one key are let in, too; true unless `control` is tls-crypt-v2.
@@ -326,6 +329,7 @@ fn openvpn(table: OpenVpnTable, source: &Source<'_>) -> Result<OpenVpn, ConfigEr
     }
 
     let management = management::checked(&table, source)?;
+    let outside = outside::checked(&table, source)?;
 
     let renegotiate = table.renegotiate.value.0;
     if (1..5).contains(&renegotiate) {
@@ -386,6 +390,7 @@ fn openvpn(table: OpenVpnTable, source: &Source<'_>) -> Result<OpenVpn, ConfigEr
         port_share: table.port_share.value.0,
         remote: table.remote.value.0,
         auth: table.auth.value,
+        outside,
         control: table.control.value,
         shared_key: table.shared_key.value,
         client_key_max_age: (max_age != 0).then(|| seconds(max_age * 86_400)),

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use crate::management::{FilePath, ManagementAddress};
+use crate::outside::{NameRuleText, UserNameText};
 use crate::table::{List, Section, table};
 use crate::text::{
     AuthMode, Cipher, Compression, ControlWrap, CookiePolicy, Digest, Domain, Group, Interface,
@@ -98,6 +99,28 @@ table! {
         auth: AuthMode = r#""both""#, "",
             "What a member must prove: that it holds the certificate in its profile, that it knows \
             the password, or both.";
+        client_ca: FilePath = r#""""#, "",
+            "Certificates of these CAs (PEM, one or several, with authorities between) let members \
+            in besides this server's own, if the user list has a user of that name. Read again \
+            when the file changes. Where the server is started as root, this is believed only in \
+            a file that nobody but root can change or replace.";
+        crl: FilePath = r#""""#, "",
+            "Revocation lists of the CAs in `client_ca` (PEM), or a folder of such files. Each of \
+            those CAs must have one, every certificate of a chain is looked up, and where a list \
+            is out of date or cannot be read, nobody of those CAs gets in. Read again when it \
+            changes; sessions of what was revoked end.";
+        username_field: UserNameText = r#""CN""#, "",
+            "What in a certificate of `client_ca` is the user's name, as OpenVPN's \
+            x509-username-field: \"emailAddress\", \"UID\", \"ext:subjectAltName\" (a mail \
+            address there), \"serialNumber\", or several with spaces between.";
+        verify_x509_name: NameRuleText = r#""""#, "",
+            "Of the certificates of `client_ca`, only these, as OpenVPN writes it: \"office- \
+            name-prefix\" for user names that begin so, \"anna name\" for one, or a whole subject \
+            as in \"C=DE, O=Burrow, CN=anna\".";
+        remote_cert_tls: bool = "true", "",
+            "Certificates of `client_ca` must say that they are for clients (extended key usage) \
+            and for signing (key usage). With false they may leave that open, as those of old \
+            easy-rsa do; one that names other purposes is refused all the same.";
         control: ControlWrap = r#""tls-crypt-v2""#, "",
             "How handshakes are wrapped before anyone is authenticated. tls-crypt-v2 gives every \
             profile a key of its own, which can be revoked; tls-crypt (OpenVPN 2.4) one key to all \

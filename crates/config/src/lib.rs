@@ -31,6 +31,7 @@ mod example;
 mod file;
 mod management;
 mod nearest;
+mod outside;
 mod table;
 mod text;
 mod token;
@@ -41,6 +42,7 @@ mod tests;
 pub use checked::{Config, Doors, Log, Network, OpenVpn, Server, Tokens};
 pub use error::ConfigError;
 pub use management::{Management, ManagementListen};
+pub use outside::OutsideCa;
 pub use text::{
     AuthMode, Cipher, Compression, ControlWrap, CookiePolicy, Digest, Ipv6Pool, Level, Remote,
     RemoteError, RunAs, TlsVersion,

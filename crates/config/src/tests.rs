@@ -83,7 +83,12 @@ listen = ["192.0.2.1:443", "[2001:db8::1]:443"]
 listen_tcp = ["192.0.2.1:443"]
 port_share = "127.0.0.1:8443"
 remote = "vpn.example.org:443"
-auth = "password"
+auth = "certificate"
+client_ca = "/etc/warren/office.pem"
+crl = "/etc/warren/lists"
+username_field = "emailAddress"
+verify_x509_name = "office- name-prefix"
+remote_cert_tls = false
 control = "tls-auth"
 shared_key = false
 client_key_max_age = 30
@@ -139,12 +144,16 @@ fn every_key_alone_changes_the_configuration() {
             // These are about another.
             let basis = match key.name {
                 "bridge_networks" => "bridge = \"eth1\"\n",
+                "crl" | "username_field" | "verify_x509_name" | "remote_cert_tls" => {
+                    "client_ca = \"/ca.pem\"\n"
+                }
                 name if name.starts_with("management_") => "management = \"/run/warren.mgmt\"\n",
                 _ => "",
             };
             let text = format!("[{}]\n{basis}{} = {value}\n", section.path, key.name);
             let config = Config::parse(&text, "w.toml").unwrap();
-            assert_ne!(config, Config::default(), "{text} changes nothing");
+            let basis = Config::parse(&format!("[{}]\n{basis}", section.path), "w.toml").unwrap();
+            assert_ne!(config, basis, "{text} changes nothing");
         }
     }
 }
@@ -344,6 +353,16 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ("[doors.openvpn]\nremote = \"host:0\"", "not a host"),
     ("[doors.openvpn]\nremote = \"host\\nremote evil\"", "not a host"),
     ("[doors.openvpn]\nremote = \"1.2.3\"", "not a host"),
+    ("[doors.openvpn]\nclient_ca = \"ca.pem\"", "the whole path of a file"),
+    ("[doors.openvpn]\nclient_ca = \"/ca.pem\"\nauth = \"password\"", "nobody is asked for"),
+    ("[doors.openvpn]\ncrl = \"/crl.pem\"", "name their `client_ca`"),
+    ("[doors.openvpn]\nusername_field = \"UID\"", "name their `client_ca`"),
+    ("[doors.openvpn]\nremote_cert_tls = false", "name their `client_ca`"),
+    ("[doors.openvpn]\nverify_x509_name = \"a name\"", "name their `client_ca`"),
+    ("[doors.openvpn]\nverify_x509_name = \"anna\"", "a whole subject as in"),
+    ("[doors.openvpn]\nverify_x509_name = \" name\"", "a whole subject as in"),
+    ("[doors.openvpn]\nusername_field = \"shoe size\"", "\"shoe\" is no field"),
+    ("[doors.openvpn]\nusername_field = \"\"", "write one field"),
     ("[doors.openvpn]\nauth = \"pasword\"", "did you mean \"password\"?"),
     (
         "[doors.openvpn]\ncontrol = \"none\"",

@@ -130,8 +130,8 @@ pub struct Grant {
     pub user: String,
     /// Which network; empty for the default one.
     pub network: String,
-    /// What identifies the device, if the proof does: a certificate's serial number.
-    pub device: Option<String>,
+    /// The certificate that was the proof, or part of it; it identifies the device.
+    pub certificate: Option<CertificateId>,
     /// Addresses that are always the user's.
     pub fixed_addresses: Vec<IpAddr>,
     /// The session ends after this long.
@@ -145,6 +145,35 @@ pub struct Grant {
     pub proof_since: u64,
     /// Options for the user's OpenVPN clients, besides the network's own.
     pub openvpn_options: Vec<String>,
+}
+
+/// Which certificate somebody proved themselves with.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum CertificateId {
+    /// One that Warren has issued: its serial number in lower-case hexadecimal.
+    Own(String),
+    /// One that needs no CA because it is registered for its user: its SHA-256.
+    Registered([u8; 32]),
+    /// One of an outside CA's.
+    Outside {
+        /// Its SHA-256.
+        fingerprint: [u8; 32],
+        /// DER, leaf first: what is judged again when the CA revokes something.
+        chain: Arc<[Vec<u8>]>,
+    },
+}
+
+/// The serial number of our own, `sha256:` and lower-case hexadecimal for others: never alike.
+impl fmt::Display for CertificateId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own(serial) => f.write_str(serial),
+            Self::Registered(fingerprint) | Self::Outside { fingerprint, .. } => {
+                f.write_str("sha256:")?;
+                fingerprint.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+    }
 }
 
 /// Why not.

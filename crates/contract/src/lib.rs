@@ -20,7 +20,7 @@ mod tunnel;
 mod work;
 
 pub use aaa::{
-    AuthContext, Authenticator, BoxFuture, Credentials, DenyReason, Grant, Secret,
+    AuthContext, Authenticator, BoxFuture, CertificateId, Credentials, DenyReason, Grant, Secret,
     Verdict as AuthVerdict,
 };
 pub use acceptor::{Acceptor, Arrival, Claim, Route};

@@ -5,12 +5,13 @@
 //!   server, client: no root, no file system    keeper: root's number, three capabilities,
 //!   but its own, faces the network             reads no packet
 //!            |                                        |
-//!            |  Request  -- a pair of sockets -->     |  read the configuration file
+//!            |  Request  -- a pair of sockets -->     |  read the configuration file, and
+//!            |                                        |  outside CAs with their lists
 //!            |  <--  Reply                            |  name servers: resolv.conf, resolvectl
 //! ```
 //!
-//! The keeper trusts nobody: it reads one file whose name it was started with, as whoever could
-//! have replaced that file, besides what everybody may read of name resolution; in the end it
+//! The keeper trusts nobody: it reads files whose names it was started with, as whoever could
+//! have replaced them, besides what everybody may read of name resolution; in the end it
 //! removes sockets whose names it was started with, too. It writes `/etc/resolv.conf` and no other
 //! file, never with a mode that could run it and through no link, makes it a link to a resolver's
 //! file only, and starts no program but `resolvectl`, with arguments that are names and addresses.
@@ -37,11 +38,13 @@ use crate::dns::{LinkDns, ResolvConf, Restored};
 use crate::error::HostError;
 use crate::place::{read_public, replace_file};
 use crate::trust::read_as_its_owner;
+use crate::watched::{self, Snapshot};
 
 /// As `ps` shows it.
 const NAME: &CStr = c"warren-keeper";
-/// The largest message: configurations and `resolv.conf` are far smaller.
-const MAX_MESSAGE: usize = 2 * 1024 * 1024;
+/// The largest message: watched files of 1 MiB each, in which JSON may write every character with
+/// two; configurations and `resolv.conf` are far smaller.
+const MAX_MESSAGE: usize = 5 * 1024 * 1024;
 /// `resolvectl` is called five times at most and cut off after five seconds each.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What the resolver of the C library reads.
@@ -61,6 +64,7 @@ const CAPABILITIES: [Capability; 3] =
 #[derive(Debug, Deserialize, Serialize)]
 enum Request {
     Config,
+    Watched { seen: Option<u64> },
     NameFiles,
     Plan { servers: Vec<IpAddr>, search: Vec<String> },
     Replan { present: ResolvConf, servers: Vec<IpAddr>, search: Vec<String> },
@@ -74,6 +78,7 @@ enum Request {
 enum Reply {
     Done,
     Text(String),
+    Watched(Snapshot),
     Files(Vec<(PathBuf, Vec<u8>)>),
     Planned(ResolvConf),
     Restored(Restored),
@@ -106,20 +111,25 @@ impl Drop for Shared {
 }
 
 impl Keeper {
-    /// Starts the keeper, which will read `config` when asked, and remove these unix sockets at the
-    /// end. The process must still be root and have one thread.
+    /// Starts the keeper, which will read `config` and the files in `watched` when asked, and remove
+    /// these unix sockets at the end. The process must still be root and have one thread.
     ///
     /// # Errors
     ///
     /// Fails if the system has no room for another process.
-    pub fn start(config: Option<PathBuf>, sockets: Vec<PathBuf>) -> io::Result<Self> {
+    pub fn start(
+        config: Option<PathBuf>,
+        watched: Vec<PathBuf>,
+        sockets: Vec<PathBuf>,
+    ) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_read_timeout(Some(PATIENCE))?;
         let mut ours = Some(ours);
         let process = offspring::spawn(|| {
             // As long as it is open anywhere, the line has two ends.
             drop(ours.take());
-            if let Err(error) = live(theirs, config.as_deref()) {
+            let readable = Readable { config, watched };
+            if let Err(error) = live(theirs, &readable) {
                 tracing::error!("the process that keeps root's rights cannot work: {error}");
             }
             sockets.iter().for_each(|socket| remove_socket(socket));
@@ -152,6 +162,16 @@ impl Keeper {
             Reply::Text(text) => Ok(text),
             Reply::CannotRead(Some(errno)) => Err(io::Error::from_raw_os_error(errno)),
             Reply::Failed(why) => Err(io::Error::new(io::ErrorKind::PermissionDenied, why)),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    /// Reads the files that it was started with; `None` if they are as they were when this `seen`
+    /// was the [`Snapshot::stamp`].
+    pub(crate) fn read_watched(&self, seen: Option<u64>) -> io::Result<Option<Snapshot>> {
+        match self.ask(&Request::Watched { seen })? {
+            Reply::Done => Ok(None),
+            Reply::Watched(snapshot) => Ok(Some(snapshot)),
             _ => Err(io::ErrorKind::InvalidData.into()),
         }
     }
@@ -276,8 +296,15 @@ fn unexpected(reply: &Reply) -> HostError {
     HostError::Keeper(format!("unexpected answer: {reply:?}"))
 }
 
+/// What may be asked for.
+#[derive(Debug, Default)]
+struct Readable {
+    config: Option<PathBuf>,
+    watched: Vec<PathBuf>,
+}
+
 /// The keeper's life: until nobody is left to ask.
-fn live(mut line: UnixStream, config: Option<&Path>) -> io::Result<()> {
+fn live(mut line: UnixStream, readable: &Readable) -> io::Result<()> {
     let _ = nix::sys::prctl::set_name(NAME);
     // Ctrl-C and the like go to everybody at the terminal; who asks us decides when it is over,
     // and may need name servers put back until then.
@@ -288,19 +315,24 @@ fn live(mut line: UnixStream, config: Option<&Path>) -> io::Result<()> {
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&ignored), None)?;
     std::env::set_current_dir("/")?;
     sys::privileges::give_up(None, &CAPABILITIES)?;
-    serve(&mut line, config)
+    serve(&mut line, readable)
 }
 
-fn serve(line: &mut UnixStream, config: Option<&Path>) -> io::Result<()> {
+fn serve(line: &mut UnixStream, readable: &Readable) -> io::Result<()> {
     while let Some(request) = receive(line)? {
-        send(line, &answer(request, config))?;
+        send(line, &answer(request, readable))?;
     }
     Ok(())
 }
 
-fn answer(request: Request, config: Option<&Path>) -> Reply {
+fn answer(request: Request, readable: &Readable) -> Reply {
     let answered = match request {
-        Request::Config => return config.map_or(Reply::CannotRead(Some(0)), read_text),
+        Request::Config => {
+            return readable.config.as_deref().map_or(Reply::CannotRead(Some(0)), read_text);
+        }
+        Request::Watched { seen } => {
+            return watched::read(&readable.watched, seen).map_or(Reply::Done, Reply::Watched);
+        }
         Request::NameFiles => {
             let read = |path| Some((PathBuf::from(path), read_public(Path::new(path)).ok()?));
             return Reply::Files(NAME_FILES.into_iter().filter_map(read).collect());

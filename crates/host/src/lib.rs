@@ -64,6 +64,7 @@ mod sysctl;
 #[cfg(test)]
 mod testing;
 mod trust;
+mod watched;
 
 pub use bridge::{BridgeHost, check_bridge};
 pub use client::{ClientHost, ClientPlan, mark_for};
@@ -73,3 +74,4 @@ pub use journal::Journal;
 pub use keeper::Keeper;
 pub use server::{ServerHost, ServerPlan};
 pub use trust::{is_roots_alone, read_as_its_owner};
+pub use watched::{Content, Snapshot, WatchedFiles};

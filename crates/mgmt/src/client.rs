@@ -17,9 +17,9 @@ use tokio::time::timeout;
 
 use crate::failure::Failure;
 use crate::types::{
-    Certificate, ChangedPassword, ChangedTotp, ClientKey, CreatedUser, Ended, Kick, NewAddresses,
-    NewPassword, NewProfile, NewSettings, NewTotp, NewUser, Profile, Reloaded, Session, Status,
-    User,
+    Certificate, ChangedPassword, ChangedTotp, ClientKey, CreatedUser, Ended, Fingerprints, Kick,
+    NewAddresses, NewFingerprints, NewPassword, NewProfile, NewSettings, NewTotp, NewUser, Profile,
+    Reloaded, Session, Status, User,
 };
 
 /// A server that answers nothing for this long does not work: hashing a password behind a queue of
@@ -197,6 +197,21 @@ impl ApiClient {
     /// See [`status`](Self::status).
     pub async fn set_totp(&mut self, name: &str, new: NewTotp) -> Result<ChangedTotp, ClientError> {
         self.ask(Method::POST, &format!("/v1/users/{}/totp", segment(name)), Some(&new)).await
+    }
+
+    /// Changes which certificates let the user in by their fingerprint, and ends the sessions of
+    /// those that do no more.
+    ///
+    /// # Errors
+    ///
+    /// See [`status`](Self::status).
+    pub async fn change_fingerprints(
+        &mut self,
+        name: &str,
+        new: &NewFingerprints,
+    ) -> Result<Fingerprints, ClientError> {
+        self.ask(Method::POST, &format!("/v1/users/{}/fingerprints", segment(name)), Some(new))
+            .await
     }
 
     /// Lets a user in, or keeps them out and ends their sessions.

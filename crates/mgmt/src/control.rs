@@ -33,6 +33,11 @@ pub trait Control: std::fmt::Debug + Send + Sync {
     /// [`Reason::Config`]: crate::Reason::Config
     fn reload(&self) -> BoxFuture<'_, Result<Reloaded, Failure>>;
 
+    /// Handshakes hear at once which certificates are registered, as the store has it now.
+    fn tell_registered(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+
     /// The configuration in force: profiles and fixed addresses depend on it.
     fn config(&self) -> Arc<Config>;
 }
@@ -44,8 +49,7 @@ pub enum Select {
     Id(u64),
     /// All of this user.
     User(String),
-    /// All that proved themselves with the certificate of this serial number (lower-case
-    /// hexadecimal).
+    /// All that proved themselves with this certificate, as [`Session::certificate`] names it.
     Certificate(String),
     /// All that came with this client key (lower-case hexadecimal).
     ClientKey(String),

@@ -4,6 +4,7 @@
 //! Everything here blocks: on the disk, on another process that writes, and while a password is
 //! hashed. None of it touches live sessions; that is the caller's part.
 
+mod fingerprints;
 mod remote;
 
 use std::time::Duration;
@@ -16,6 +17,7 @@ use backends::{
 use config::{AuthMode, Config, ControlWrap, CookiePolicy, Ipv6Pool, OpenVpn};
 use contract::Secret;
 
+pub use self::fingerprints::change_fingerprints;
 use crate::failure::{Failure, Reason};
 use crate::types::{
     Certificate, ChangedPassword, ChangedTotp, ClientKey, CreatedUser, NewAddresses, NewPassword,
@@ -373,9 +375,13 @@ impl From<StoreError> for Failure {
             | StoreError::BadPassword(_)
             | StoreError::BadAddress { .. }
             | StoreError::BadSetting { .. } => Reason::Invalid,
-            StoreError::UserExists(_) | StoreError::AddressTaken { .. } => Reason::Conflict,
+            StoreError::UserExists(_)
+            | StoreError::AddressTaken { .. }
+            | StoreError::FingerprintTaken { .. }
+            | StoreError::TooManyFingerprints { .. } => Reason::Conflict,
             StoreError::NoSuchUser(_)
             | StoreError::NoSuchCertificate(_)
+            | StoreError::NoSuchFingerprint { .. }
             | StoreError::NoSuchClientKey(_) => Reason::NotFound,
             _ => Reason::Internal,
         };

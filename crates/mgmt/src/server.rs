@@ -26,9 +26,9 @@ use crate::control::{Control, Select};
 use crate::failure::{Failure, Reason};
 use crate::ops;
 use crate::types::{
-    Certificate, ChangedPassword, ChangedTotp, ClientKey, CreatedUser, Ended, Kick, NewAddresses,
-    NewPassword, NewProfile, NewSettings, NewTotp, NewUser, Profile, Reloaded, Session, Status,
-    User,
+    Certificate, ChangedPassword, ChangedTotp, ClientKey, CreatedUser, Ended, Fingerprints, Kick,
+    NewAddresses, NewFingerprints, NewPassword, NewProfile, NewSettings, NewTotp, NewUser, Profile,
+    Reloaded, Session, Status, User,
 };
 
 /// The largest request is a user with a password and two addresses.
@@ -209,6 +209,7 @@ fn router(api: Api) -> Router {
         .route("/v1/users/{name}/settings", post(set_settings))
         .route("/v1/users/{name}/password", post(set_password))
         .route("/v1/users/{name}/totp", post(set_totp))
+        .route("/v1/users/{name}/fingerprints", post(change_fingerprints))
         .route("/v1/users/{name}/addresses", post(set_addresses))
         .route("/v1/users/{name}/enable", post(enable))
         .route("/v1/users/{name}/disable", post(disable))
@@ -294,6 +295,20 @@ async fn set_totp(
 ) -> Answer<ChangedTotp> {
     let config = api.control.config();
     blocking(&api, move |store| ops::set_totp(store, &config, &name, new)).await.map(Json)
+}
+
+async fn change_fingerprints(
+    State(api): State<Api>,
+    Name(name): Name,
+    Body(new): Body<NewFingerprints>,
+) -> Answer<Fingerprints> {
+    let changed = blocking(&api, move |store| ops::change_fingerprints(store, &name, &new)).await?;
+    api.control.tell_registered().await;
+    let (mut changed, removed) = changed;
+    for certificate in removed {
+        changed.sessions += end(&api, Select::Certificate(certificate)).await?.sessions;
+    }
+    Ok(Json(changed))
 }
 
 async fn set_addresses(

@@ -45,7 +45,8 @@ pub struct Session {
     pub software: String,
     /// Which of the user's devices.
     pub device: String,
-    /// The serial number of the certificate it proved itself with.
+    /// The certificate it proved itself with: the serial number of one that Warren issued, else
+    /// `sha256:` and the fingerprint.
     pub certificate: Option<String>,
     /// The client key it came with (tls-crypt-v2).
     #[serde(default)]
@@ -236,6 +237,31 @@ pub struct ChangedTotp {
     pub secret: Option<Password>,
     /// The same as the `otpauth://` URI that apps read from a QR code.
     pub uri: Option<Password>,
+}
+
+/// `POST /v1/users/NAME/fingerprints`: certificates that let the user in without any CA, by their
+/// SHA-256 in hexadecimal, with colons or without. Neither list: nothing changes.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewFingerprints {
+    /// Let the user in.
+    #[serde(default)]
+    pub add: Vec<String>,
+    /// Do so no more.
+    #[serde(default)]
+    pub remove: Vec<String>,
+}
+
+/// The answer to [`NewFingerprints`].
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Fingerprints {
+    /// Whose.
+    pub user: String,
+    /// All there are now, as `openssl x509 -fingerprint -sha256` writes them.
+    pub fingerprints: Vec<String>,
+    /// How many sessions were ended.
+    #[serde(default)]
+    pub sessions: u64,
 }
 
 /// `POST /v1/users/NAME/addresses`.

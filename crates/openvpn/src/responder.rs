@@ -355,7 +355,9 @@ impl Responder {
                         return Ok(());
                     }
                     // Whoever judged the password may have more to say than the certificate.
-                    Some(certificate) => Box::new(Grant { device: certificate.device, ..*grant }),
+                    Some(certificate) => {
+                        Box::new(Grant { certificate: certificate.certificate, ..*grant })
+                    }
                     None => grant,
                 };
                 login.step = Step::Certificate;
@@ -505,8 +507,9 @@ impl Responder {
                 Ok(())
             }
             None => {
-                let device = [grant.device.as_deref(), self.client.hardware.as_deref()];
-                let device = device.into_iter().flatten().collect::<Vec<_>>().join("/");
+                let certificate = grant.certificate.as_ref().map(ToString::to_string);
+                let device = certificate.into_iter().chain(self.client.hardware.clone());
+                let device = device.collect::<Vec<_>>().join("/");
                 let ask = core.ask(Ask::Attach(AttachRequest {
                     network: self.config.network.clone(),
                     user: grant.user.clone(),

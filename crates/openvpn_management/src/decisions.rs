@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 use zeroize::Zeroizing;
 
-use crate::notice::{self, Environment, Notices, ServerFacts};
+use crate::notice::{self, Environment, Notices, ServerFacts, serial};
 
 #[cfg(test)]
 mod tests;
@@ -229,7 +229,8 @@ impl Decisions {
     async fn certificate(&self, context: &AuthContext, credentials: Credentials) -> AuthVerdict {
         let verdict = self.local.authenticate(context, credentials).await;
         let AuthVerdict::Grant(grant) = &verdict else { return verdict };
-        let certificate = Certificate { user: grant.user.clone(), serial: grant.device.clone() };
+        let certificate =
+            Certificate { user: grant.user.clone(), serial: serial(grant.certificate.as_ref()) };
         {
             let mut table = self.table();
             table.client(context.session.0, self.settings.memory()).certificate = Some(certificate);
@@ -239,8 +240,8 @@ impl Decisions {
         }
         match self.ask(context, &grant.user, false, |_| ()).await {
             AuthVerdict::Grant(decided) => {
-                let device = grant.device.clone();
-                AuthVerdict::Grant(Box::new(Grant { device, ..*decided }))
+                let certificate = grant.certificate.clone();
+                AuthVerdict::Grant(Box::new(Grant { certificate, ..*decided }))
             }
             refused => refused,
         }

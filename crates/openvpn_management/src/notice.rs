@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use contract::{AuthContext, Lease};
+use contract::{AuthContext, CertificateId, Lease};
 use dataplane::PortTotals;
 use openvpn::management::one_line;
 use shell::SessionInfo;
@@ -115,7 +115,7 @@ impl Environment {
         self.set_remote("trusted", info.remote);
         self.set_remote("untrusted", info.remote);
         self.set("username", &info.user);
-        self.describe_certificate(&info.user, info.certificate.as_deref());
+        self.describe_certificate(&info.user, serial(info.certificate.as_ref()).as_deref());
         if let Some((address, _)) = info.lease.ipv4 {
             self.set("ifconfig_pool_remote_ip", &address.to_string());
         }
@@ -215,6 +215,14 @@ pub(crate) fn client_state(time: u64, name: &str, why: &str, place: &Place) -> S
     match place.ipv6 {
         Some(address) => format!("{state},{address}"),
         None => state,
+    }
+}
+
+/// The serial number, if the certificate is known by that.
+pub(crate) fn serial(certificate: Option<&CertificateId>) -> Option<String> {
+    match certificate? {
+        CertificateId::Own(serial) => Some(serial.clone()),
+        CertificateId::Registered(_) | CertificateId::Outside { .. } => None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use contract::{BoxFuture, Farewell, Lease, PortId, Secret, SessionFacts};
+use contract::{BoxFuture, CertificateId, Farewell, Lease, PortId, Secret, SessionFacts};
 use dataplane::PortTotals;
 use ipnet::IpNet;
 use openvpn::management::SignalName;
@@ -34,7 +34,7 @@ pub(crate) fn session(id: u64, user: &str, remote: &str) -> (SessionInfo, PortTo
         port: PortId(1),
         user: user.to_owned(),
         device: String::new(),
-        certificate: Some("1a2b".to_owned()),
+        certificate: Some(CertificateId::Own("1a2b".to_owned())),
         remote: remote.parse::<SocketAddr>().unwrap(),
         lease: Lease {
             ipv4: Some(("10.86.0.2".parse().unwrap(), 16)),

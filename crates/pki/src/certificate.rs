@@ -110,7 +110,7 @@ fn last_common_name(subject: &X509Name<'_>) -> Option<String> {
     name::attribute_text(attribute)
 }
 
-fn serial_hex(bytes: &[u8]) -> String {
+pub(crate) fn serial_hex(bytes: &[u8]) -> String {
     let significant = bytes.iter().position(|&byte| byte != 0).unwrap_or(bytes.len());
     let digits = &bytes[significant..];
     if digits.is_empty() {
@@ -122,7 +122,7 @@ fn serial_hex(bytes: &[u8]) -> String {
     })
 }
 
-fn day(seconds: i64) -> String {
+pub(crate) fn day(seconds: i64) -> String {
     ASN1Time::from_timestamp(seconds)
         .map_or_else(|_| format!("second {seconds}"), |time| time.to_datetime().date().to_string())
 }

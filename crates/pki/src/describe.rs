@@ -21,6 +21,14 @@ pub enum Refusal {
     OldVersion,
     /// A CA's certificate in the place of a peer's.
     CaAsPeer,
+    /// More or longer certificates than anybody needs.
+    LongChain,
+    /// The CA's own certificate is not in date.
+    OldRoot,
+    /// It does not say who its holder is, or not plainly.
+    NoUserName,
+    /// What is known of outside CAs cannot be used at the moment.
+    Unusable,
     /// Something else about the chain.
     Chain,
 }
@@ -53,6 +61,14 @@ impl Refusal {
                 "the peer's certificate is of an old version; only X.509 version 3 is supported"
             }
             Self::CaAsPeer => "the peer's certificate is a CA's",
+            Self::LongChain => "the peer sent more or longer certificates than anybody needs",
+            Self::OldRoot => "the certificate of the peer's CA is not in date",
+            Self::NoUserName => {
+                "the peer's certificate has no usable user name in the field that must hold it"
+            }
+            Self::Unusable => {
+                "the files of outside CAs cannot be used at the moment, so none of theirs gets in"
+            }
             Self::Chain => "the peer's certificate chain breaks a rule",
         }
     }

@@ -50,7 +50,10 @@ pub enum PkiError {
     )]
     BadPrivateKey,
     /// The revocation list cannot be used.
-    #[error("the revocation list is damaged or of a kind that is not supported; make it again")]
+    #[error(
+        "the revocation list is damaged or not of version 2 with a next update; make it again \
+         (openssl ca -gencrl with crl_extensions)"
+    )]
     BadRevocationList,
     /// The key belongs to another certificate.
     #[error("the private key does not belong to the certificate; give the key it was made with")]
@@ -79,4 +82,29 @@ pub enum PkiError {
     /// Revocation lists are signed by a CA, and none is trusted.
     #[error("a revocation list is given, but no CA certificate to check it with; add the CA")]
     RevocationWithoutCa,
+    /// A certificate that signs nobody stands where CAs are named.
+    #[error(
+        "certificate {number}, of {subject:?}, is not a CA's; give those that sign, not those that \
+         were signed"
+    )]
+    NotCa {
+        /// Counted from 1.
+        number: usize,
+        /// In OpenVPN's form.
+        subject: String,
+    },
+    /// A CA without a revocation list.
+    #[error("there is no revocation list of {0:?}; every CA must have one, or take the lists out")]
+    ListMissing(String),
+    /// A revocation list that its CA did not sign.
+    #[error("the revocation list of {0:?} is not signed by that CA, or damaged; get a new one")]
+    ListForged(String),
+    /// A revocation list that is too old.
+    #[error("the revocation list of {issuer:?} expired on {date}; get a new one")]
+    ListExpired {
+        /// In OpenVPN's form.
+        issuer: String,
+        /// Year, month and day, UTC.
+        date: String,
+    },
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!   PEM text --certificates(), private_key()--> DER --CertificateFacts--> names, dates, serial
 //!                                                |
-//!       rustls handshake --ClientChainVerifier, ServerChainVerifier--> accepted or refused
+//!       rustls handshake --MemberVerifier, ServerChainVerifier--> accepted or refused
 //! ```
 //!
 //! Nothing here reads a clock or a file: the time is the shell's [`contract::WallClock`], text
@@ -24,8 +24,11 @@ mod error;
 pub mod fuzz;
 mod key_name;
 mod locked;
+mod members;
 mod name;
+mod outside;
 mod pem;
+mod username;
 mod verifier;
 
 #[cfg(test)]
@@ -37,8 +40,11 @@ pub use describe::{KeyUnusable, Refusal, describe};
 pub use error::PkiError;
 pub use key_name::{BadKeyName, KeyName};
 pub use locked::{Bundle, is_locked, open_bundle, open_key};
+pub use members::{Holder, MAX_CHAIN_BYTES, MAX_CHAIN_LEN, MemberVerifier, Members};
 pub use name::NameRule;
+pub use outside::{OutsideCas, OutsideError, OutsideRules};
 pub use pem::{certificates, private_key, revocation_lists};
+pub use username::{BadUserNameFields, MAX_USER_NAME_LEN, UserNameFields};
 pub use verifier::{
     CallingPeerVerifier, ClientCertificate, ClientChainVerifier, ServerChainVerifier, ServerRules,
 };

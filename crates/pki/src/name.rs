@@ -5,7 +5,8 @@ use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
 use crate::certificate::CertificateFacts;
 
-/// What a peer's certificate must be called: OpenVPN's `verify-x509-name NAME TYPE`.
+/// What a peer's certificate must be called: OpenVPN's `verify-x509-name NAME TYPE`. Where another
+/// field than the common name is the user's name, the rules about the common name are about that.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum NameRule {
     /// The whole subject, in OpenVPN's form (type `subject`, the default).
@@ -20,12 +21,16 @@ impl NameRule {
     /// Says whether the certificate is called so; case counts.
     #[must_use]
     pub fn admits(&self, facts: &CertificateFacts) -> bool {
-        let common_name = facts.common_name.as_deref();
+        self.admits_as(facts, facts.common_name.as_deref())
+    }
+
+    /// The same where `name` stands for the common name.
+    pub(crate) fn admits_as(&self, facts: &CertificateFacts, name: Option<&str>) -> bool {
         match self {
             Self::Subject(subject) => facts.subject == *subject,
-            Self::CommonName(name) => common_name == Some(name),
+            Self::CommonName(wanted) => name == Some(wanted),
             Self::CommonNamePrefix(prefix) => {
-                common_name.is_some_and(|name| name.starts_with(prefix.as_str()))
+                name.is_some_and(|name| name.starts_with(prefix.as_str()))
             }
         }
     }
@@ -92,32 +97,39 @@ fn escape_into(text: &mut String, attribute: &AttributeTypeAndValue<'_>) {
     }
 }
 
-/// OpenSSL's short names for what stands in subjects.
+/// OpenSSL's names for what stands in subjects: number, short name, long name.
+const ATTRIBUTES: &[(&str, &str, &str)] = &[
+    ("2.5.4.3", "CN", "commonName"),
+    ("2.5.4.4", "SN", "surname"),
+    ("2.5.4.5", "serialNumber", "serialNumber"),
+    ("2.5.4.6", "C", "countryName"),
+    ("2.5.4.7", "L", "localityName"),
+    ("2.5.4.8", "ST", "stateOrProvinceName"),
+    ("2.5.4.9", "street", "streetAddress"),
+    ("2.5.4.10", "O", "organizationName"),
+    ("2.5.4.11", "OU", "organizationalUnitName"),
+    ("2.5.4.12", "title", "title"),
+    ("2.5.4.13", "description", "description"),
+    ("2.5.4.17", "postalCode", "postalCode"),
+    ("2.5.4.41", "name", "name"),
+    ("2.5.4.42", "GN", "givenName"),
+    ("2.5.4.43", "initials", "initials"),
+    ("2.5.4.44", "generationQualifier", "generationQualifier"),
+    ("2.5.4.45", "x500UniqueIdentifier", "x500UniqueIdentifier"),
+    ("2.5.4.46", "dnQualifier", "dnQualifier"),
+    ("2.5.4.65", "pseudonym", "pseudonym"),
+    ("0.9.2342.19200300.100.1.1", "UID", "userId"),
+    ("0.9.2342.19200300.100.1.25", "DC", "domainComponent"),
+    ("1.2.840.113549.1.9.1", "emailAddress", "emailAddress"),
+    ("1.2.840.113549.1.9.2", "unstructuredName", "unstructuredName"),
+];
+
 fn short_name(oid: &str) -> Option<&'static str> {
-    Some(match oid {
-        "2.5.4.3" => "CN",
-        "2.5.4.4" => "SN",
-        "2.5.4.5" => "serialNumber",
-        "2.5.4.6" => "C",
-        "2.5.4.7" => "L",
-        "2.5.4.8" => "ST",
-        "2.5.4.9" => "street",
-        "2.5.4.10" => "O",
-        "2.5.4.11" => "OU",
-        "2.5.4.12" => "title",
-        "2.5.4.13" => "description",
-        "2.5.4.17" => "postalCode",
-        "2.5.4.41" => "name",
-        "2.5.4.42" => "GN",
-        "2.5.4.43" => "initials",
-        "2.5.4.44" => "generationQualifier",
-        "2.5.4.45" => "x500UniqueIdentifier",
-        "2.5.4.46" => "dnQualifier",
-        "2.5.4.65" => "pseudonym",
-        "0.9.2342.19200300.100.1.1" => "UID",
-        "0.9.2342.19200300.100.1.25" => "DC",
-        "1.2.840.113549.1.9.1" => "emailAddress",
-        "1.2.840.113549.1.9.2" => "unstructuredName",
-        _ => return None,
-    })
+    ATTRIBUTES.iter().find(|(number, ..)| *number == oid).map(|(_, short, _)| *short)
+}
+
+/// The number of what has this short or long name.
+pub(crate) fn attribute_number(name: &str) -> Option<&'static str> {
+    let is_called = |(_, short, long): &&(&str, &str, &str)| *short == name || *long == name;
+    ATTRIBUTES.iter().find(is_called).map(|(number, ..)| *number)
 }

@@ -18,6 +18,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use super::*;
 
+mod members;
+
 /// 2030-01-01, inside the validity of everything below unless a test says otherwise.
 const NOW: u64 = 1_893_456_000;
 
@@ -296,9 +298,21 @@ fn handshake(
     client: Option<&Leaf>,
     presence: ClientCertificate,
 ) -> Result<(), &'static str> {
+    let roots = [root.der().clone()];
+    let clients = ClientChainVerifier::new(&roots, presence, clock_at(NOW), &provider()).unwrap();
+    handshake_with(version, Arc::new(clients), root, server, client)
+}
+
+/// The same with any verifier of clients.
+fn handshake_with(
+    version: &'static SupportedProtocolVersion,
+    clients: Arc<dyn ClientCertVerifier>,
+    root: &Authority,
+    server: &Leaf,
+    client: Option<&Leaf>,
+) -> Result<(), &'static str> {
     let provider = Arc::new(provider());
     let roots = [root.der().clone()];
-    let clients = ClientChainVerifier::new(&roots, presence, clock_at(NOW), &provider).unwrap();
     let servers =
         ServerChainVerifier::new(&roots, ServerRules::default(), clock_at(NOW), &provider).unwrap();
     let time = Arc::new(FixedTime::new(clock_at(NOW)));
@@ -306,7 +320,7 @@ fn handshake(
         ServerConfig::builder_with_details(Arc::clone(&provider), Arc::clone(&time) as _)
             .with_protocol_versions(&[version])
             .unwrap()
-            .with_client_cert_verifier(Arc::new(clients))
+            .with_client_cert_verifier(clients)
             .with_single_cert(vec![server.der.clone()], server.key())
             .unwrap();
     let client_config = ClientConfig::builder_with_details(provider, time)
@@ -485,4 +499,23 @@ fn serial_numbers_are_read_in_decimal() {
     for bad in ["", "-1", "12a", " 1", "0x1"] {
         assert_eq!(serial_from_decimal(bad), None, "{bad}");
     }
+}
+
+#[test]
+fn a_server_may_have_an_authority_between_it_and_its_root() {
+    let root = authority("root");
+    let middle = members::below("middle", &root);
+    let judge = |leaf: &Leaf| {
+        let rules = ServerRules { require_eku_server: true, ..ServerRules::default() };
+        let roots = [root.der().clone()];
+        let verifier = ServerChainVerifier::new(&roots, rules, clock_at(NOW), &provider()).unwrap();
+        let name = ServerName::try_from("unused.invalid").unwrap();
+        let between = [middle.der().clone()];
+        let verdict = verifier.verify_server_cert(&leaf.der, &between, &name, &[], UnixTime::now());
+        verdict.map(|_| ()).map_err(|e| describe(&e))
+    };
+
+    assert_eq!(judge(&server_leaf(&middle)), Ok(()));
+    assert!(judge(&leaf(&middle, |_| ())).is_err());
+    assert!(judge(&client_leaf(&middle)).is_err());
 }

@@ -15,6 +15,8 @@ use webpki::{
     RevocationOptionsBuilder,
 };
 
+use x509_parser::prelude::{FromDer, X509Certificate};
+
 use crate::certificate::{CertificateFacts, fingerprint};
 use crate::clock::FixedTime;
 use crate::describe::{Refusal, refuse};
@@ -24,7 +26,7 @@ use crate::name::NameRule;
 /// id-kp-serverAuth (RFC 5280, 4.2.1.12), as DER contents.
 const SERVER_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
 /// id-kp-clientAuth (RFC 5280, 4.2.1.12), as DER contents.
-const CLIENT_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 2];
+pub(crate) const CLIENT_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 2];
 
 /// Whether a peer may come without a certificate.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -60,7 +62,7 @@ impl ClientChainVerifier {
         if roots.is_empty() {
             return Err(PkiError::NothingTrusted);
         }
-        let chain = Chain::new(roots, KeyUsage::required(CLIENT_AUTH), &[], clock, provider)?;
+        let chain = Chain::new(roots, Usage::required(CLIENT_AUTH), &[], clock, provider)?;
         let hints = chain
             .anchors
             .iter()
@@ -197,11 +199,7 @@ impl ServerChainVerifier {
         if roots.is_empty() && needs_chain.contains(&false) {
             return Err(PkiError::RevocationWithoutCa);
         }
-        let usage = if rules.require_eku_server {
-            KeyUsage::required(usage)
-        } else {
-            KeyUsage::required_if_present(usage)
-        };
+        let usage = Usage { oid: usage, is_required: rules.require_eku_server };
         let chain = Chain::new(roots, usage, &rules.crls, clock, provider)?;
         let pinned = if rules.is_chain_enough() { chain.roots.clone() } else { Vec::new() };
         Ok(Self { chain, pinned, rules })
@@ -364,29 +362,45 @@ impl ClientCertVerifier for CallingPeerVerifier {
 }
 
 /// What a leaf's chain consists of.
-struct Above<'c> {
+pub(crate) struct Above<'c> {
     /// The nearest first.
-    intermediates: Vec<CertificateDer<'static>>,
+    pub(crate) intermediates: Vec<CertificateDer<'static>>,
     /// Certificates of the root that the chain ends at.
-    roots: Vec<&'c CertificateDer<'static>>,
+    pub(crate) roots: Vec<&'c CertificateDer<'static>>,
+}
+
+/// What a certificate must be for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Usage {
+    /// DER contents.
+    pub(crate) oid: &'static [u8],
+    /// Whether it must say so. If it names purposes, this must be one of them in any case; that
+    /// goes for the authorities above it, too, which need not say anything.
+    pub(crate) is_required: bool,
+}
+
+impl Usage {
+    pub(crate) fn required(oid: &'static [u8]) -> Self {
+        Self { oid, is_required: true }
+    }
 }
 
 /// What both roles check alike.
 #[derive(Debug)]
-struct Chain {
+pub(crate) struct Chain {
     roots: Vec<CertificateDer<'static>>,
     /// The same in the same order, as the chain is built to them.
-    anchors: Vec<TrustAnchor<'static>>,
-    usage: KeyUsage,
+    pub(crate) anchors: Vec<TrustAnchor<'static>>,
+    usage: Usage,
     crls: Vec<CertRevocationList<'static>>,
     clock: FixedTime,
-    algorithms: WebPkiSupportedAlgorithms,
+    pub(crate) algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl Chain {
-    fn new(
+    pub(crate) fn new(
         roots: &[CertificateDer<'_>],
-        usage: KeyUsage,
+        usage: Usage,
         crls: &[CertificateRevocationListDer<'_>],
         clock: Arc<WallClock>,
         provider: &CryptoProvider,
@@ -415,7 +429,7 @@ impl Chain {
         })
     }
 
-    fn verify(
+    pub(crate) fn verify(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
@@ -431,11 +445,14 @@ impl Chain {
                 &self.anchors,
                 intermediates,
                 self.clock.now(),
-                self.usage,
+                KeyUsage::required_if_present(self.usage.oid),
                 revocation,
                 None,
             )
             .map_err(refuse)?;
+        if self.usage.is_required && !names_purposes(end_entity) {
+            return Err(Refusal::WrongPurpose.into());
+        }
         let intermediates = path.intermediate_certificates().map(|it| it.der().into_owned());
         let roots = self.anchors.iter().zip(&self.roots);
         Ok(Above {
@@ -445,7 +462,7 @@ impl Chain {
     }
 
     /// The dates, of a certificate that is trusted for itself.
-    fn verify_alone(&self, facts: &CertificateFacts) -> Result<(), Error> {
+    pub(crate) fn verify_alone(&self, facts: &CertificateFacts) -> Result<(), Error> {
         let error = match facts.check_dates(self.clock.now().as_secs()) {
             Ok(()) => return Ok(()),
             Err(PkiError::NotYetValid { .. }) => rustls::CertificateError::NotValidYet,
@@ -453,4 +470,10 @@ impl Chain {
         };
         Err(Error::InvalidCertificate(error))
     }
+}
+
+/// Whether there is an extended key usage.
+fn names_purposes(der: &[u8]) -> bool {
+    X509Certificate::from_der(der)
+        .is_ok_and(|(_, it)| it.extended_key_usage().is_ok_and(|usage| usage.is_some()))
 }

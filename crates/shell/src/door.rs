@@ -13,7 +13,7 @@ use openvpn::{
     ClientKeyRules, InitiatorConfig, Profile, Protection, ResponderConfig, ShapeRules, SizeLimit,
     StaticKey, TokenPolicy,
 };
-use pki::{ClientCertificate, ClientChainVerifier, PkiError, ServerChainVerifier, ServerRules};
+use pki::{MemberVerifier, Members, OutsideRules, PkiError, ServerChainVerifier, ServerRules};
 use rustls::pki_types::CertificateDer;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
@@ -29,6 +29,9 @@ pub(crate) struct Surroundings<'a> {
     /// The server's key in a token, with its certificate, in the place of the identity's.
     pub(crate) token: Option<&'a Arc<CertifiedKey>>,
     pub(crate) clock: Arc<WallClock>,
+    pub(crate) members: Arc<Members>,
+    /// CAs whose names clients are told besides our own.
+    pub(crate) outside: Option<&'a OutsideRules>,
     pub(crate) network: String,
     pub(crate) mtu: u16,
 }
@@ -103,12 +106,8 @@ fn server_tls(
         .with_protocol_versions(versions)
         .map_err(|_| PkiError::NothingTrusted)?;
     let builder = if wants_certificate {
-        builder.with_client_cert_verifier(Arc::new(ClientChainVerifier::new(
-            std::slice::from_ref(around.identity.authority.certificate()),
-            ClientCertificate::Required,
-            Arc::clone(&around.clock),
-            &provider,
-        )?))
+        let members = Arc::clone(&around.members);
+        builder.with_client_cert_verifier(Arc::new(MemberVerifier::new(members, around.outside)))
     } else {
         builder.with_no_client_auth()
     };

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use contract::{
     Acceptor, Answer, Arrival, Ask, AskId, AuthContext, AuthVerdict, Authenticator, Carrier,
-    Command, Discard, Event, FabricOp, Farewell, Input, Lease, Network, Path, PortId, Route,
-    SessionFacts, SessionId, SessionLimits, SocketId, StreamId, Via,
+    CertificateId, Command, Discard, Event, FabricOp, Farewell, Input, Lease, Network, Path,
+    PortId, Route, SessionFacts, SessionId, SessionLimits, SocketId, StreamId, Via,
 };
 use hub::HubNetwork;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -107,8 +107,8 @@ pub struct SessionInfo {
     pub user: String,
     /// Which device.
     pub device: String,
-    /// The certificate's serial number, if it proved itself with one.
-    pub certificate: Option<String>,
+    /// The certificate, if it proved itself with one.
+    pub certificate: Option<CertificateId>,
     /// Where the peer is.
     pub remote: SocketAddr,
     /// What it was given.
@@ -128,7 +128,7 @@ pub enum Which {
     Id(u64),
     /// This user's.
     User(String),
-    /// Those with this certificate.
+    /// Those with the certificate that [`CertificateId`] writes like this.
     Certificate(String),
     /// Those that came with this client key.
     ClientKey(String),
@@ -202,7 +202,7 @@ struct Running<E> {
     was_judged: bool,
     user: String,
     device: String,
-    certificate: Option<String>,
+    certificate: Option<CertificateId>,
     lease: Option<Lease>,
     /// Whether there are any behind it.
     has_subnets: bool,
@@ -352,7 +352,9 @@ where
             Which::All => true,
             Which::Id(wanted) => id.0 == *wanted && running.up.is_some(),
             Which::User(user) => running.user == *user,
-            Which::Certificate(serial) => running.certificate.as_ref() == Some(serial),
+            Which::Certificate(wanted) => {
+                running.certificate.as_ref().is_some_and(|id| id.to_string() == *wanted)
+            }
             Which::ClientKey(key) => running.client_key() == Some(key),
             Which::Port(port) => running.port == *port,
             Which::Socket(socket) => {
@@ -515,8 +517,8 @@ where
             running.user.clone_from(&grant.user);
             let (session, idle) = (grant.session_limit, grant.idle_limit);
             running.limits = SessionLimits { session, idle, ..SessionLimits::default() };
-            if grant.device.is_some() {
-                running.certificate.clone_from(&grant.device);
+            if grant.certificate.is_some() {
+                running.certificate.clone_from(&grant.certificate);
             }
         }
         self.feed(session, Input::Answer { ask, answer });

@@ -22,6 +22,7 @@ mod front;
 mod leases;
 mod limits;
 mod news;
+mod outside;
 mod pump;
 mod server;
 pub mod workers;
@@ -32,6 +33,7 @@ pub use client::{
 };
 pub use driver::{SessionInfo, Which};
 pub use news::{Heard, News, SessionNews};
+pub use outside::{check_outside, members, outside_files};
 pub use server::{
     Changed, ConfigReader, DoorInfo, Listening, ReloadError, Server, ServerConfig, StartError,
     Summary,

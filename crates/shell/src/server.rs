@@ -4,6 +4,7 @@ mod bridge;
 mod client_keys;
 mod doors;
 mod elsewhere;
+mod outside;
 mod segment;
 mod watch;
 
@@ -11,7 +12,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,10 +22,11 @@ use contract::{
     Authenticator, Carrier, Discard, DnsSettings, Farewell, Layer, PortId, SocketId, WallClock,
 };
 use dataplane::{Offloads, PortTotals};
-use host::{Journal, Keeper, ServerHost, ServerPlan};
+use host::{Journal, Keeper, ServerHost, ServerPlan, WatchedFiles};
 use hub::{AnyFabric, HubNetwork, NetworkSettings, Segment, Switch, SwitchPolicy, SwitchSettings};
 use ipnet::{IpNet, Ipv6Net};
 use openvpn::Door;
+use pki::Members;
 use rustls::sign::CertifiedKey;
 use sys::Tun;
 use token::TokenKey;
@@ -34,6 +36,7 @@ use tracing::{error, info, warn};
 
 use self::bridge::Joined;
 use self::doors::{AllBound, OpenDoor, bind_all};
+use self::outside::Followed;
 use crate::clock;
 use crate::driver::{Order, Services, SessionInfo, Which};
 use crate::leases::StoreMemory;
@@ -56,6 +59,10 @@ pub struct ServerConfig {
     pub keeper: Option<Keeper>,
     /// The server's key, if it is in a token.
     pub token: Option<TokenKey>,
+    /// Whose certificates are accepted; known to the `authenticator`, too.
+    pub members: Arc<Members>,
+    /// What [`outside_files`](crate::outside_files) names in the configuration.
+    pub files: WatchedFiles,
     /// The state folder.
     pub state: PathBuf,
     /// Users, certificates, settings.
@@ -93,6 +100,12 @@ impl fmt::Debug for ConfigReader {
 /// Why a server does not start; one line for the operator.
 #[derive(Debug)]
 pub struct StartError(String);
+
+impl StartError {
+    pub(crate) fn new(line: String) -> Self {
+        Self(line)
+    }
+}
 
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -173,6 +186,11 @@ struct Inner {
     identity: Identity,
     /// The server's key, if it is in a token.
     token: Option<Arc<CertifiedKey>>,
+    members: Arc<Members>,
+    files: WatchedFiles,
+    followed: Mutex<Followed>,
+    /// Live sessions may be judged otherwise than when they came.
+    has_new_rules: AtomicBool,
     clock: Arc<WallClock>,
     store: Arc<Store>,
     /// Whether sessions may be of users that the list does not know.
@@ -207,8 +225,10 @@ impl Server {
     ///
     /// One line; whatever had been changed is undone.
     pub async fn start(start: ServerConfig) -> Result<Self, StartError> {
-        let ServerConfig { config, config_reader, keeper, token, state, store, authenticator } =
-            start;
+        let ServerConfig {
+            config, config_reader, keeper, token, state, store, authenticator, ..
+        } = start;
+        let (members, files) = (start.members, start.files);
         let knows_strangers = authenticator.is_some();
         let _ = sys::limits::raise_open_files();
         let journal = open_journal(&state, keeper.as_ref())?;
@@ -222,6 +242,8 @@ impl Server {
             Ipv6Pool::Prefix(net) => Some(net),
             Ipv6Pool::Off => None,
         };
+        let first = outside::first(&config, &files, members.clock()).await;
+        let outside = first.map_err(StartError)?;
         // Ports first: a port in use must not cost a device and a firewall table.
         let workers_wanted = config.server.workers.map_or_else(default_workers, usize::from);
         let bound = if config.doors.openvpn.enabled {
@@ -291,7 +313,8 @@ impl Server {
 
         let (replaced, replaced_ports) = mpsc::unbounded_channel();
         let authenticator = authenticator.unwrap_or_else(|| {
-            Arc::new(LocalAuthenticator::new(Arc::clone(&store), aaa::Limits::default()))
+            let (store, limits) = (Arc::clone(&store), aaa::Limits::default());
+            Arc::new(LocalAuthenticator::new(store, limits, Some(Arc::clone(&members))))
         });
         let services = Arc::new(Services {
             workers,
@@ -320,7 +343,11 @@ impl Server {
             segment,
             identity,
             token,
-            clock: clock::start(),
+            clock: Arc::clone(members.clock()),
+            members,
+            files,
+            followed: Mutex::default(),
+            has_new_rules: AtomicBool::new(false),
             store,
             knows_strangers,
             config_reader,
@@ -338,9 +365,11 @@ impl Server {
             tasks: Mutex::default(),
         }));
         server.reserve_fixed();
+        server.accept_outside(outside);
+        server.tell_registered().await;
         let config = server.config();
         if config.doors.openvpn.enabled
-            && let Err(error) = server.open_door(&config, bound).await
+            && let Err(error) = server.open_first_door(&config, bound).await
         {
             server.stop().await;
             return Err(error);
@@ -474,7 +503,9 @@ impl Server {
         let policy = old.client_to_client != new.client_to_client;
         let relay = old.relay_broadcast != new.relay_broadcast;
         let nat = old.nat != new.nat;
-        let door = former.doors.openvpn != next.doors.openvpn;
+        // The names of CAs are told to clients by the door.
+        let outside = self.read_outside(&next).await.map_err(ReloadError::Host)?;
+        let door = former.doors.openvpn != next.doors.openvpn || self.has_other_cas(&outside);
 
         // What may fail comes first.
         if nat {
@@ -482,13 +513,14 @@ impl Server {
             changed.applied.push("network.nat");
         }
         if door {
-            let outcome = self.change_door(&next).await;
+            let outcome = self.change_door(&next, outside.rules()).await;
             if outcome.is_err() && nat {
                 self.update_host(&former).await?;
             }
             outcome?;
             changed.applied.push("doors.openvpn");
         }
+        self.accept_outside(outside);
         let settings = network_settings(&next, self.0.ipv6);
         // The ranges are as before, so nobody falls out of them and nothing can be refused.
         if let Err(error) = self.0.services.network.update_settings(settings) {

@@ -8,8 +8,9 @@ use anyhow::Context;
 use backends::{StateDir, Store};
 use config::Config;
 use mgmt::types::{
-    Certificate, ChangedPassword, ChangedTotp, ClientKey, CreatedUser, Ended, NewAddresses,
-    NewPassword, NewProfile, NewSettings, NewTotp, NewUser, Profile, User,
+    Certificate, ChangedPassword, ChangedTotp, ClientKey, CreatedUser, Ended, Fingerprints,
+    NewAddresses, NewFingerprints, NewPassword, NewProfile, NewSettings, NewTotp, NewUser, Profile,
+    User,
 };
 use mgmt::{ApiClient, ClientError, Failure, ops};
 use sys::Account;
@@ -142,6 +143,18 @@ impl Admin {
         Ok(match self {
             Self::Live(server) => server.set_totp(name, new).await?,
             Self::Offline(state) => ops::set_totp(&state.store, &state.config()?, name, new)?,
+        })
+    }
+
+    /// Changes which certificates let the user in by their fingerprint.
+    pub(crate) async fn change_fingerprints(
+        &mut self,
+        name: &str,
+        new: &NewFingerprints,
+    ) -> anyhow::Result<Fingerprints> {
+        Ok(match self {
+            Self::Live(server) => server.change_fingerprints(name, new).await?,
+            Self::Offline(state) => ops::change_fingerprints(&state.store, name, new)?.0,
         })
     }
 

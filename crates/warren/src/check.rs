@@ -6,12 +6,13 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 use config::{Config, Ipv6Pool};
-use host::Facts;
+use host::{Facts, WatchedFiles};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
 };
 use serde::Serialize;
+use shell::{check_outside, outside_files};
 
 use crate::admin::config_path;
 use crate::cli::{ConfigFile, Global};
@@ -64,6 +65,7 @@ pub(crate) fn run(global: &Global, args: &ConfigFile, output: Output) -> anyhow:
     let mut findings = of_the_host(&Facts::gather(), &config);
     findings.extend(of_the_bridge(&config, is_running));
     findings.extend(of_the_doors(&config, is_running));
+    findings.extend(of_outside_cas(&config));
     findings.extend(of_least_privilege(&config));
     findings.push(of_offloads());
     findings.extend(of_the_tun_device());
@@ -199,6 +201,24 @@ fn of_the_doors(config: &Config, is_running: bool) -> Vec<Finding> {
         }
     });
     listen.collect()
+}
+
+/// Other CAs whose certificates let members in: read and checked as the server does.
+fn of_outside_cas(config: &Config) -> Option<Finding> {
+    let door = &config.doors.openvpn;
+    let read = WatchedFiles::Own(outside_files(door)).read(None);
+    let checked = match read {
+        Ok(Some(snapshot)) => check_outside(door, &snapshot).transpose()?,
+        Ok(None) => return None,
+        Err(error) => Err(error.to_string()),
+    };
+    Some(match checked {
+        Ok((cas, lists)) => {
+            let detail = format!("CAs: {cas}, revocation lists: {lists}");
+            finding("certificates of others", Grade::Ok, detail)
+        }
+        Err(line) => finding("certificates of others", Grade::Missing, line),
+    })
 }
 
 /// What the server gives up after its start, and what this machine does not let it.

@@ -229,6 +229,22 @@ pub(crate) enum UserCommand {
         #[arg(long)]
         off: bool,
     },
+    /// Let a user in with a certificate that no CA has signed
+    ///
+    /// What counts is the SHA-256 of the whole certificate (OpenVPN's `peer-fingerprint`), as
+    /// `openssl x509 -fingerprint -sha256 -noout -in FILE` prints it; the door must ask for
+    /// certificates. Without an option, lists what the user has. Sessions with a certificate that
+    /// is removed end.
+    Fingerprint {
+        /// Whom
+        name: String,
+        /// Let the user in with this certificate, too; may be given several times
+        #[arg(long, value_name = "SHA256")]
+        add: Vec<String>,
+        /// Do so no more; may be given several times
+        #[arg(long, value_name = "SHA256")]
+        remove: Vec<String>,
+    },
     /// Let a user in again
     Enable {
         /// Whom

@@ -32,8 +32,9 @@ const SHARED: &str = "/run/warren";
 /// What the process will be.
 #[derive(Debug)]
 pub(crate) enum Role {
-    /// Reads this file again when it is told to, and leaves none of these sockets behind.
-    Server { config: Option<PathBuf>, sockets: Vec<PathBuf> },
+    /// Reads this file again when it is told to and these when they change, and leaves none of
+    /// these sockets behind.
+    Server { config: Option<PathBuf>, watched: Vec<PathBuf>, sockets: Vec<PathBuf> },
     /// Resolves names; with a port below 1024 of its own or not; leaves none of these sockets
     /// behind.
     Client { has_low_port: bool, sockets: Vec<PathBuf> },
@@ -96,11 +97,12 @@ impl Confinement<'_> {
             Err(_) => None,
         };
         let keeper = if account.is_some() || self.sandbox {
-            let (config, sockets) = match &self.role {
-                Role::Server { config, sockets } => (config.clone(), sockets.clone()),
-                Role::Client { sockets, .. } => (None, sockets.clone()),
+            let started = match &self.role {
+                Role::Server { config, watched, sockets } => {
+                    Keeper::start(config.clone(), watched.clone(), sockets.clone())
+                }
+                Role::Client { sockets, .. } => Keeper::start(None, Vec::new(), sockets.clone()),
             };
-            let started = Keeper::start(config, sockets);
             Some(started.context("cannot start the process that keeps root's rights")?)
         } else {
             None
@@ -335,6 +337,8 @@ pub(crate) fn check_trust(
         "doors.openvpn.management"
     } else if config.doors.openvpn.server_key.is_some() {
         "doors.openvpn.server_key"
+    } else if config.doors.openvpn.outside.is_some() {
+        "doors.openvpn.client_ca"
     } else {
         return Ok(());
     };
@@ -391,12 +395,13 @@ mod tests {
         own(&folder, 61_086);
         assert!(!is_alone(), "its folder is somebody else's");
         let elsewhere = Path::new("/");
-        let [auto, root, other, management, server_key] = [
+        let [auto, root, other, management, server_key, outside] = [
             "",
             "[server]\nuser = \"root\"",
             "[server]\nuser = \"vpn\"",
             "[doors.openvpn]\nmanagement = \"/run/x\"",
             "[doors.openvpn]\nserver_key = \"pkcs11:id=a?module-path=/x\"",
+            "[doors.openvpn]\nclient_ca = \"/etc/shadow\"",
         ]
         .map(|text| Config::parse(text, "warren.toml").expect("a configuration"));
         assert!(check_trust(&root, Some(&file), elsewhere).is_err());
@@ -404,9 +409,11 @@ mod tests {
         assert!(refused.to_string().contains("doors.openvpn.management"), "{refused}");
         let refused = check_trust(&server_key, Some(&file), elsewhere).expect_err("not root's");
         assert!(refused.to_string().contains("doors.openvpn.server_key"), "{refused}");
+        let refused = check_trust(&outside, Some(&file), elsewhere).expect_err("not root's");
+        assert!(refused.to_string().contains("doors.openvpn.client_ca"), "{refused}");
         check_trust(&auto, Some(&file), elsewhere).expect("nothing to believe");
         own(&folder, 0);
-        for config in [&other, &management] {
+        for config in [&other, &management, &outside] {
             check_trust(config, Some(&file), Path::new("/etc")).expect("root's alone");
             assert!(check_trust(config, Some(&file), &folder).is_err(), "it will be the server's");
         }

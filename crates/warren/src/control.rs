@@ -86,6 +86,12 @@ impl Control for Live {
         Box::pin(self.0.end_sessions(which, farewell))
     }
 
+    fn tell_registered(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            self.0.tell_registered().await;
+        })
+    }
+
     fn reload(&self) -> BoxFuture<'_, Result<Reloaded, Failure>> {
         Box::pin(async {
             let changed = self.0.reload().await.map_err(|error| match error {
@@ -128,7 +134,7 @@ fn session(info: SessionInfo, totals: &PortTotals) -> Session {
         control: info.facts.control,
         software: info.facts.software,
         device: info.device,
-        certificate: info.certificate,
+        certificate: info.certificate.map(|id| id.to_string()),
         client_key: info.facts.client_key.and_then(|key| key.id),
     }
 }

@@ -7,6 +7,7 @@ use backends::{LocalAuthenticator, Store};
 use config::Config;
 use contract::Authenticator;
 use openvpn_management::{Entrance, House, LogTap, Management, ManagementError};
+use pki::Members;
 use shell::Server;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -17,10 +18,12 @@ pub(crate) fn open(
     entrance: Option<Entrance>,
     tap: Option<LogTap>,
     store: &Arc<Store>,
+    members: &Arc<Members>,
 ) -> Result<Option<Management>, ManagementError> {
     let Some(entrance) = entrance else { return Ok(None) };
     let local = || -> Arc<dyn Authenticator> {
-        Arc::new(LocalAuthenticator::new(Arc::clone(store), Limits::default()))
+        let members = Some(Arc::clone(members));
+        Arc::new(LocalAuthenticator::new(Arc::clone(store), Limits::default(), members))
     };
     let tap = tap.unwrap_or_default();
     Management::open(&config.doors.openvpn, entrance, tap, local).map(Some)

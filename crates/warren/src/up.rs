@@ -7,12 +7,12 @@ use anyhow::ensure;
 use backends::{StateDir, StateLock, Store};
 use config::Config;
 use contract::Secret;
-use host::{Keeper, read_as_its_owner};
+use host::{Keeper, WatchedFiles, read_as_its_owner};
 use ipnet::IpNet;
 use mgmt::types::{NewProfile, NewUser};
 use mgmt::{Api, ApiServer, Control, ops};
 use openvpn_management::{Entrance, LogTap, Management};
-use shell::{ConfigReader, Server, ServerConfig, repair_clients};
+use shell::{ConfigReader, Server, ServerConfig, members, outside_files, repair_clients};
 use token::TokenKey;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
@@ -77,6 +77,7 @@ pub(crate) fn run(global: &Global, args: &UpArgs) -> anyhow::Result<()> {
         state: &global.state,
         role: Role::Server {
             config: config_path.as_deref().map(std::path::absolute).transpose()?,
+            watched: outside_files(&config.doors.openvpn),
             sockets: entrance.iter().filter_map(Entrance::socket).map(Path::to_owned).collect(),
         },
     };
@@ -133,13 +134,20 @@ async fn serve(start: Start, mut signals: Signals) -> anyhow::Result<()> {
 async fn launch(start: Start) -> anyhow::Result<(Running, Arc<dyn Control>, Banner)> {
     let Start { config, config_reader, keeper, token, state, lock, store, entrance, tap } = start;
     // First, as every port: one in use must not cost a device and a firewall table.
-    let management = management::open(&config, entrance, tap, &store)?;
+    let members = members(&store)?;
+    let management = management::open(&config, entrance, tap, &store, &members)?;
+    let files = match &keeper {
+        Some(keeper) => WatchedFiles::Kept(keeper.clone()),
+        None => WatchedFiles::Own(outside_files(&config.doors.openvpn)),
+    };
     repair_clients(&state.clients(), keeper.as_ref());
     let server = Server::start(ServerConfig {
         config,
         config_reader,
         keeper,
         token,
+        members,
+        files,
         state: state.path().to_owned(),
         store: Arc::clone(&store),
         authenticator: management.as_ref().and_then(Management::authenticator),

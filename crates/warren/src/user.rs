@@ -1,7 +1,8 @@
 //! `warren user ...`
 
 use mgmt::types::{
-    Ended, NewAddresses, NewPassword, NewSettings, NewTotp, NewUser, Password, User,
+    Ended, Fingerprints, NewAddresses, NewFingerprints, NewPassword, NewSettings, NewTotp, NewUser,
+    Password, User,
 };
 
 use crate::admin::Admin;
@@ -74,6 +75,11 @@ pub(crate) async fn run(
                 format!("user {} {what}{secret}{uri}", changed.user)
             })
         }
+        UserCommand::Fingerprint { name, add, remove } => {
+            let new = NewFingerprints { add, remove };
+            let changed = open(global).await?.change_fingerprints(&name, &new).await?;
+            output.show(&changed, fingerprints)
+        }
         UserCommand::Enable { name } => {
             let ended = open(global).await?.set_enabled(&name, true).await?;
             output.show(&ended, |_| format!("user {name} enabled"))
@@ -130,6 +136,15 @@ fn table(users: &[User]) -> String {
         ]);
     }
     table.render()
+}
+
+/// One certificate a line, and what became of sessions.
+fn fingerprints(changed: &Fingerprints) -> String {
+    let what = match changed.fingerprints.as_slice() {
+        [] => format!("user {} comes in with no certificate by fingerprint", changed.user),
+        some => some.join("\n"),
+    };
+    with_sessions(what, &Ended { sessions: changed.sessions })
 }
 
 /// Everything about one user, a line each.

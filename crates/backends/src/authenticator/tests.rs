@@ -1,8 +1,10 @@
 use std::time::Duration;
 
 use aaa::Rate;
-use contract::SessionId;
+use contract::{SessionId, WallClock};
 use nix::time::ClockId;
+use pki::{OutsideCas, OutsideRules};
+use rustls::crypto::aws_lc_rs::default_provider;
 
 use super::*;
 use crate::authority::Authority;
@@ -17,6 +19,7 @@ struct Bench {
     store: Arc<Store>,
     authenticator: LocalAuthenticator,
     authority: Authority,
+    members: Arc<Members>,
 }
 
 fn context() -> AuthContext {
@@ -44,10 +47,14 @@ impl Bench {
         let bob = NewUser { name: "bob".to_owned(), password: None, fixed: Vec::new() };
         store.add_user(&alice, &pools).unwrap();
         store.add_user(&bob, &pools).unwrap();
-        let authenticator = LocalAuthenticator::new(Arc::clone(&store), limits);
         let pem = Authority::create(clock::now()).unwrap();
         let authority = Authority::from_pem(pem.expose()).unwrap();
-        Self { _scratch: scratch, store, authenticator, authority }
+        let clock = Arc::new(WallClock::new(clock::now()));
+        let members = Members::new(authority.certificate(), clock, &default_provider()).unwrap();
+        let members = Arc::new(members);
+        let authenticator =
+            LocalAuthenticator::new(Arc::clone(&store), limits, Some(Arc::clone(&members)));
+        Self { _scratch: scratch, store, authenticator, authority, members }
     }
 
     async fn ask(&self, credentials: Credentials) -> Result<Grant, DenyReason> {
@@ -81,7 +88,7 @@ async fn the_right_password_grants_with_the_fixed_address() {
 
     let grant = bench.password("alice", RIGHT).await.unwrap();
 
-    assert_eq!((grant.user.as_str(), grant.device), ("alice", None));
+    assert_eq!((grant.user.as_str(), grant.certificate), ("alice", None));
     assert_eq!(grant.fixed_addresses, ["10.86.7.7".parse::<IpAddr>().unwrap()]);
 }
 
@@ -175,7 +182,7 @@ async fn a_certificate_grants_its_user_and_names_the_device() {
     let grant = bench.present(&leaf).await.unwrap();
 
     assert_eq!(grant.user, "alice");
-    assert_eq!(grant.device, Some(serial));
+    assert_eq!(grant.certificate, Some(CertificateId::Own(serial)));
     assert_eq!(grant.fixed_addresses.len(), 1);
 }
 
@@ -382,4 +389,86 @@ async fn a_proof_is_worth_nothing_once_password_or_factor_change() {
     assert_eq!(bench.ask(known(later)).await, Err(DenyReason::BadCredentials));
     let bob = Credentials::Known { user: "bob".to_owned(), since: later };
     assert_eq!(bench.ask(bob).await, Err(DenyReason::BadCredentials), "he has no password");
+}
+
+impl Bench {
+    /// Another CA, whose certificates count as outside ones from here on.
+    fn outside_ca(&self) -> Authority {
+        let pem = Authority::create(clock::now()).unwrap();
+        let outside = Authority::from_pem(pem.expose()).unwrap();
+        let cas = OutsideCas {
+            certificates: vec![outside.certificate().clone()],
+            require_client_usage: true,
+            ..OutsideCas::default()
+        };
+        let clock = Arc::clone(self.members.clock());
+        let rules = OutsideRules::new(cas, clock, &default_provider()).unwrap();
+        self.members.accept(Some(Arc::new(rules)));
+        outside
+    }
+}
+
+fn der(issued: &crate::authority::Issued) -> Vec<u8> {
+    pki::certificates(issued.certificate_pem.as_bytes()).unwrap().swap_remove(0).to_vec()
+}
+
+#[tokio::test]
+async fn an_outside_certificate_is_its_users_if_there_is_one() {
+    let bench = Bench::new(Limits::default());
+    let elsewhere = bench.outside_ca();
+    let outside = bench.outside_ca();
+    let issue = |by: &Authority, name: &str| der(&by.issue_client(name, clock::now(), 1).unwrap());
+    let alice = issue(&outside, "alice");
+
+    let grant = bench.present(&alice).await.unwrap();
+    assert_eq!((grant.user.as_str(), grant.fixed_addresses.len()), ("alice", 1));
+    let fingerprint = pki::fingerprint(&alice);
+    let chain = vec![alice.clone()].into();
+    assert_eq!(grant.certificate, Some(CertificateId::Outside { fingerprint, chain }));
+
+    for leaf in [
+        issue(&outside, "nobody"),
+        issue(&outside, "Alice"),
+        // Of our own CA, but not in the list: no other way in.
+        issue(&bench.authority, "alice"),
+        issue(&elsewhere, "alice"),
+    ] {
+        assert_eq!(bench.present(&leaf).await, Err(DenyReason::BadCredentials));
+    }
+    bench.store.set_enabled("alice", false).unwrap();
+    assert_eq!(bench.present(&alice).await, Err(DenyReason::AccountDisabled));
+    bench.store.set_enabled("alice", true).unwrap();
+    bench.members.distrust();
+    assert_eq!(bench.present(&alice).await, Err(DenyReason::BadCredentials));
+    let (_, own) = bench.certificate("bob");
+    assert!(bench.present(&own).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_registered_certificate_is_its_users_until_it_is_removed() {
+    let bench = Bench::new(Limits::default());
+    let pem = Authority::create(clock::now()).unwrap();
+    let hermit = Authority::from_pem(pem.expose()).unwrap().certificate().to_vec();
+    let fingerprint = pki::fingerprint(&hermit);
+    let register = |fingerprints: Vec<[u8; 32]>| {
+        bench.members.register(fingerprints.into_iter().collect());
+    };
+
+    assert_eq!(bench.present(&hermit).await, Err(DenyReason::BadCredentials));
+    bench.store.change_fingerprints("bob", &[fingerprint], &[]).unwrap();
+    register(bench.store.fingerprints(None).unwrap());
+    let grant = bench.present(&hermit).await.unwrap();
+    assert_eq!(grant.user, "bob");
+    assert_eq!(grant.certificate, Some(CertificateId::Registered(fingerprint)));
+
+    // Before the handshakes hear of it.
+    bench.store.change_fingerprints("bob", &[], &[fingerprint]).unwrap();
+    assert_eq!(bench.present(&hermit).await, Err(DenyReason::BadCredentials));
+
+    // What has a place in the list of devices is judged by that alone.
+    let (serial, own) = bench.certificate("bob");
+    bench.store.change_fingerprints("bob", &[pki::fingerprint(&own)], &[]).unwrap();
+    register(bench.store.fingerprints(None).unwrap());
+    bench.store.revoke(&serial).unwrap();
+    assert_eq!(bench.present(&own).await, Err(DenyReason::Revoked));
 }

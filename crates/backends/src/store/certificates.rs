@@ -1,4 +1,4 @@
-use contract::DenyReason;
+use contract::{CertificateId, DenyReason};
 use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::{Store, StoreError, client_keys, from_sql, to_sql, users};
@@ -129,28 +129,38 @@ impl Store {
         })
     }
 
-    /// Says whether a live session may go on: the user is there and enabled, and the certificate
-    /// it came with (if any) is not revoked. Asked when [`generation`](Self::generation) moved.
+    /// Says whether a live session may go on: the user is there and enabled, and the certificate it
+    /// came with (if any) is not revoked if it is ours, and still the user's if it is registered;
+    /// what an outside CA says of its own is not known here. Asked when
+    /// [`generation`](Self::generation) moved.
     ///
     /// # Errors
     ///
     /// Fails if the database does.
-    pub fn standing(&self, user: &str, serial: Option<&str>) -> Result<Standing, StoreError> {
+    pub fn standing(
+        &self,
+        user: &str,
+        certificate: Option<&CertificateId>,
+    ) -> Result<Standing, StoreError> {
         let Some(account) = self.account(user)? else {
             return Ok(Standing::Unwelcome(DenyReason::BadCredentials));
         };
         if !account.enabled {
             return Ok(Standing::Unwelcome(DenyReason::AccountDisabled));
         }
-        let Some(serial) = serial else {
-            return Ok(Standing::Welcome);
+        let good = match certificate {
+            None | Some(CertificateId::Outside { .. }) => true,
+            Some(CertificateId::Own(serial)) => self
+                .connection()
+                .prepare_cached(
+                    "SELECT 1 FROM certificates WHERE serial = ?1 AND user = ?2 AND \
+                     revoked IS NULL",
+                )?
+                .exists([serial.as_str(), user])?,
+            Some(CertificateId::Registered(fingerprint)) => {
+                self.user_of_fingerprint(fingerprint)?.as_deref() == Some(user)
+            }
         };
-        let good = self
-            .connection()
-            .prepare_cached(
-                "SELECT 1 FROM certificates WHERE serial = ?1 AND user = ?2 AND revoked IS NULL",
-            )?
-            .exists([serial, user])?;
         Ok(if good { Standing::Welcome } else { Standing::Unwelcome(DenyReason::Revoked) })
     }
 }

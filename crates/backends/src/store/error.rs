@@ -83,6 +83,30 @@ pub enum StoreError {
         "there is no certificate with serial number {0}; `warren user list` shows who there is"
     )]
     NoSuchCertificate(String),
+    /// The user has no such certificate registered.
+    #[error(
+        "that fingerprint is not registered for {user:?}; `warren user fingerprint {user}` shows \
+         which are"
+    )]
+    NoSuchFingerprint {
+        /// Whose it is not.
+        user: String,
+    },
+    /// The certificate lets another user in.
+    #[error("that fingerprint is registered for user {user:?} already; remove it there first")]
+    FingerprintTaken {
+        /// Whose it is.
+        user: String,
+    },
+    /// More certificates than a user may register.
+    #[error(
+        "more than {max} fingerprints for {user:?}; remove some that are not needed any more",
+        max = super::MAX_FINGERPRINTS
+    )]
+    TooManyFingerprints {
+        /// Whose.
+        user: String,
+    },
     /// No such client key.
     #[error("there is no client key {0}; `warren client-key list` shows them")]
     NoSuchClientKey(String),

@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 
-use contract::DenyReason;
+use contract::{CertificateId, DenyReason};
 
 use super::*;
 use crate::authority::Authority;
@@ -32,6 +32,10 @@ fn lease(user: &str, device: &str, ipv4: &str, last_used: u64) -> StoredLease {
         ipv6: None,
         last_used,
     }
+}
+
+fn own(serial: &str) -> CertificateId {
+    CertificateId::Own(serial.to_owned())
 }
 
 fn authority() -> Authority {
@@ -177,7 +181,7 @@ fn a_removed_user_leaves_no_lease_and_no_good_certificate() {
     assert_eq!(store.standing("alice", None).unwrap(), gone);
     add(&store, "alice", &[]).unwrap();
     let revoked = Standing::Unwelcome(DenyReason::Revoked);
-    assert_eq!(store.standing("alice", Some(serial)).unwrap(), revoked);
+    assert_eq!(store.standing("alice", Some(&own(serial))).unwrap(), revoked);
 }
 
 #[test]
@@ -206,7 +210,7 @@ fn standing_follows_what_the_operator_does() {
     add(&store, "alice", &[]).unwrap();
     let issued = store.issue_certificate(&authority(), "alice", 30).unwrap();
     let serial = issued.facts.serial.as_str();
-    let standing = || store.standing("alice", Some(serial)).unwrap();
+    let standing = || store.standing("alice", Some(&own(serial))).unwrap();
 
     assert_eq!(standing(), Standing::Welcome);
     store.set_enabled("alice", false).unwrap();
@@ -346,4 +350,49 @@ fn a_forgotten_lease_leaves_no_row() {
     store.remember_lease(&forgotten).unwrap();
 
     assert_eq!(store.leases().unwrap(), []);
+}
+
+#[test]
+fn a_registered_fingerprint_is_one_users_until_it_is_removed_or_the_user_is() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    add(&store, "alice", &[]).unwrap();
+    add(&store, "bob", &[]).unwrap();
+    let change = |name: &str, add: &[[u8; 32]], remove: &[[u8; 32]]| {
+        store.change_fingerprints(name, add, remove)
+    };
+    let registered = |number: u8| CertificateId::Registered([number; 32]);
+    let standing = |number| store.standing("alice", Some(&registered(number))).unwrap();
+    let before = store.generation().unwrap();
+
+    change("alice", &[[1; 32], [2; 32]], &[]).unwrap();
+    change("alice", &[[1; 32]], &[]).unwrap();
+    assert_eq!(store.fingerprints(Some("alice")).unwrap(), [[1; 32], [2; 32]]);
+    assert_eq!(store.user_of_fingerprint(&[1; 32]).unwrap().as_deref(), Some("alice"));
+    assert!(store.generation().unwrap() > before);
+    assert_eq!(standing(1), Standing::Welcome);
+    assert_eq!(standing(3), Standing::Unwelcome(DenyReason::Revoked));
+    assert_eq!(
+        store.standing("bob", Some(&registered(1))).unwrap(),
+        Standing::Unwelcome(DenyReason::Revoked)
+    );
+
+    // All of a change or nothing.
+    let taken = change("bob", &[[3; 32], [1; 32]], &[]).unwrap_err();
+    assert!(matches!(taken, StoreError::FingerprintTaken { user } if user == "alice"));
+    let missing = change("alice", &[[3; 32]], &[[9; 32]]).unwrap_err();
+    assert!(matches!(missing, StoreError::NoSuchFingerprint { .. }));
+    let many: Vec<_> = (10..10 + MAX_FINGERPRINTS as u8).map(|number| [number; 32]).collect();
+    let too_many = change("alice", &many, &[]).unwrap_err();
+    assert!(matches!(too_many, StoreError::TooManyFingerprints { .. }));
+    assert!(matches!(change("carol", &[], &[]), Err(StoreError::NoSuchUser(_))));
+    assert_eq!(store.fingerprints(None).unwrap(), [[1; 32], [2; 32]]);
+
+    change("alice", &[], &[[1; 32]]).unwrap();
+    assert_eq!(standing(1), Standing::Unwelcome(DenyReason::Revoked));
+    let before = store.generation().unwrap();
+    store.remove_user("alice").unwrap();
+    assert!(store.generation().unwrap() > before);
+    assert!(store.fingerprints(None).unwrap().is_empty());
+    change("bob", &[[2; 32]], &[]).unwrap();
 }

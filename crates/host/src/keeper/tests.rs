@@ -3,11 +3,16 @@ use std::thread;
 
 use super::*;
 use crate::testing::Lab;
+use crate::watched::WatchedFiles;
 
 /// A keeper on a thread of this process, and its end.
 fn keeper(config: Option<PathBuf>) -> (Keeper, thread::JoinHandle<io::Result<()>>) {
+    keeper_of(Readable { config, watched: Vec::new() })
+}
+
+fn keeper_of(readable: Readable) -> (Keeper, thread::JoinHandle<io::Result<()>>) {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
-    let life = thread::spawn(move || serve(&mut theirs, config.as_deref()));
+    let life = thread::spawn(move || serve(&mut theirs, &readable));
     (Keeper::with(ours, None), life)
 }
 
@@ -257,6 +262,28 @@ fn a_message_that_is_cut_off_or_too_long_ends_the_keeper_and_harms_nobody() {
         drop(ours);
 
         // Half a length is the end like any other; the rest is an error.
-        assert_eq!(serve(&mut theirs, None).is_ok(), bytes.len() < 4, "{bytes:?}");
+        assert_eq!(serve(&mut theirs, &Readable::default()).is_ok(), bytes.len() < 4, "{bytes:?}");
     }
+}
+
+#[test]
+fn watched_files_come_through_the_keeper_once_for_every_change() {
+    let folder = std::env::temp_dir().join(format!("warren-watched-{}", std::process::id()));
+    fs::create_dir(&folder).unwrap();
+    let file = folder.join("ca.pem");
+    fs::write(&file, "one\n").unwrap();
+    let watched = vec![file.clone()];
+    let (keeper, life) = keeper_of(Readable { config: None, watched });
+    let files = WatchedFiles::Kept(keeper.clone());
+
+    let first = files.read(None).unwrap().unwrap();
+    assert_eq!(first.contents[0].as_ref().unwrap()[0].text, "one\n");
+    assert!(files.read(Some(first.stamp)).unwrap().is_none());
+    fs::write(&file, "two\n").unwrap();
+    let second = files.read(Some(first.stamp)).unwrap().unwrap();
+    assert_eq!(second.contents[0].as_ref().unwrap()[0].text, "two\n");
+
+    fs::remove_dir_all(&folder).unwrap();
+    drop((keeper, files));
+    life.join().unwrap().unwrap();
 }

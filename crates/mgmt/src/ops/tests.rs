@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use backends::StateDir;
 
 use super::*;
+use crate::types::NewFingerprints;
 
 /// A store that goes away with the test.
 struct Scratch {
@@ -200,4 +201,33 @@ fn no_profile_is_made_for_a_program_that_would_stay_outside() {
     assert_eq!(refused("2.5", &strict), Reason::Conflict);
     assert_eq!(refused("2.3", ""), Reason::Invalid);
     assert!(certificates(&scratch.store, None).expect("a list").is_empty());
+}
+
+#[test]
+fn fingerprints_are_taken_in_every_usual_form_and_shown_in_one() {
+    let scratch = Scratch::new("fingerprints");
+    let (colons, plain) = ("ab:".repeat(31) + "AB", "0f".repeat(32));
+    let change = |add: &[&str], remove: &[&str]| {
+        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        let new = NewFingerprints { add: owned(add), remove: owned(remove) };
+        change_fingerprints(&scratch.store, "anna", &new)
+    };
+
+    let (changed, ended) = change(&[&colons, &plain], &[]).expect("both are good");
+    assert_eq!(changed.fingerprints.len(), 2);
+    assert!(changed.fingerprints.contains(&"AB:".repeat(32)[..95].to_owned()));
+    assert!(ended.is_empty());
+    let (left, ended) = change(&[], &[&colons]).expect("it is there");
+    assert_eq!(left.fingerprints, ["0F:".repeat(32)[..95].to_owned()]);
+    assert_eq!(ended, [format!("sha256:{}", "ab".repeat(32))]);
+    assert_eq!(change(&[], &[]).expect("a list").0, left);
+
+    for wrong in ["", "12", &"0f".repeat(33), &"0g".repeat(32)] {
+        let failure = change(&[wrong], &[]).expect_err(wrong);
+        assert_eq!(failure.reason, Reason::Invalid);
+        assert!(failure.to_string().contains("is no SHA-256 fingerprint"), "{failure}");
+    }
+    assert_eq!(change(&[], &[&colons]).expect_err("gone").reason, Reason::NotFound);
+    let bo = change_fingerprints(&scratch.store, "bo", &NewFingerprints::default());
+    assert_eq!(bo.expect_err("nobody").reason, Reason::NotFound);
 }

@@ -12,8 +12,8 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use contract::{
-    Answer, Ask, AuthVerdict, Command, Credentials, DenyReason, Grant, Layer, Lease, PortId,
-    Secret, TunnelKey, WallClock,
+    Answer, Ask, AuthVerdict, CertificateId, Command, Credentials, DenyReason, Grant, Layer, Lease,
+    PortId, Secret, TunnelKey, WallClock,
 };
 use crypto::digest::Hash;
 use openvpn::{
@@ -343,9 +343,9 @@ pub fn is_up(pair: &Link) -> bool {
 }
 
 pub fn judge(deny: Option<DenyReason>, granted: &Grant, ask: &Ask) -> Answer {
-    let grant = |device: Option<&str>| {
+    let grant = |serial: Option<&str>| {
         Answer::Authenticated(AuthVerdict::Grant(Box::new(Grant {
-            device: device.map(str::to_owned),
+            certificate: serial.map(|serial| CertificateId::Own(serial.to_owned())),
             ..granted.clone()
         })))
     };

@@ -1,6 +1,6 @@
 use std::net::Ipv4Addr;
 
-use contract::SessionId;
+use contract::{CertificateId, SessionId};
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 
@@ -19,7 +19,7 @@ impl Authenticator for List {
     ) -> BoxFuture<'a, AuthVerdict> {
         let anna = || Grant {
             user: "anna".to_owned(),
-            device: Some("1a2b".to_owned()),
+            certificate: Some(CertificateId::Own("1a2b".to_owned())),
             fixed_addresses: vec!["10.86.0.9".parse().unwrap()],
             ..Grant::default()
         };
@@ -29,7 +29,7 @@ impl Authenticator for List {
             }
             Credentials::Certificate { .. } => AuthVerdict::Grant(Box::new(anna())),
             Credentials::Known { user, .. } if user == "anna" => {
-                AuthVerdict::Grant(Box::new(Grant { device: None, ..anna() }))
+                AuthVerdict::Grant(Box::new(Grant { certificate: None, ..anna() }))
             }
             Credentials::Known { user, .. } if user == "bob" => {
                 AuthVerdict::Deny(DenyReason::AccountDisabled)
@@ -259,7 +259,7 @@ async fn a_certificate_alone_is_asked_about_only_if_it_is_good() {
     assert!(notice.starts_with(">CLIENT:CONNECT,2,1\n") && !notice.contains("password"));
     bench.decisions.decide((2, 1), Decision::Grant(Block::default()));
     let AuthVerdict::Grant(grant) = login.await.unwrap() else { panic!() };
-    assert_eq!(grant.device.as_deref(), Some("1a2b"));
+    assert_eq!(grant.certificate, Some(CertificateId::Own("1a2b".to_owned())));
 }
 
 #[tokio::test]

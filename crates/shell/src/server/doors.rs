@@ -11,6 +11,7 @@ use config::{Config, OpenVpn};
 use contract::SocketId;
 use dataplane::{SocketKind, StreamKind};
 use openvpn::Door;
+use pki::OutsideRules;
 use sys::{UdpIo, UdpOptions};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
@@ -23,6 +24,7 @@ use super::{
 use crate::door::{Surroundings, responder};
 use crate::driver::{Change, Driver, Order, Which};
 use crate::front::{Front, FrontSettings, Listener};
+use crate::outside::outside_files;
 use crate::workers::WorkerOp;
 
 /// The OpenVPN door while it is open.
@@ -36,13 +38,14 @@ pub(super) struct OpenDoor {
 }
 
 impl Server {
-    pub(super) async fn open_door(
+    async fn open_door(
         &self,
         config: &Config,
+        outside: Option<&OutsideRules>,
         bound: AllBound,
     ) -> Result<(), StartError> {
         let ready = bound.ready(|| self.next_socket())?;
-        let responder = self.responder(config)?;
+        let responder = self.responder(config, outside)?;
         let mut acceptor = Door::new(Instant::now(), Arc::new(responder), random_bytes());
         let revoked = self.revoked_keys().map_err(|error| cannot("client keys")(&error))?;
         acceptor.refuse_keys(revoked);
@@ -76,15 +79,31 @@ impl Server {
         Ok(())
     }
 
-    fn responder(&self, config: &Config) -> Result<openvpn::ResponderConfig, StartError> {
+    fn responder(
+        &self,
+        config: &Config,
+        outside: Option<&OutsideRules>,
+    ) -> Result<openvpn::ResponderConfig, StartError> {
         let around = Surroundings {
             identity: &self.0.identity,
             token: self.0.token.as_ref(),
+            members: Arc::clone(&self.0.members),
+            outside,
             clock: Arc::clone(&self.0.clock),
             network: config.network.name.clone(),
             mtu: config.network.mtu,
         };
         responder(&config.doors.openvpn, &around).map_err(|error| cannot("doors.openvpn")(&error))
+    }
+
+    /// The same for a server that has read the files of outside CAs a moment ago.
+    pub(super) async fn open_first_door(
+        &self,
+        config: &Config,
+        bound: AllBound,
+    ) -> Result<(), StartError> {
+        let outside = self.0.members.outside();
+        self.open_door(config, outside.as_deref(), bound).await
     }
 
     fn next_socket(&self) -> SocketId {
@@ -111,8 +130,13 @@ impl Server {
         lock(&self.0.listening).sort_by_key(|at| matches!(at, Listening::Tcp(_)));
     }
 
-    /// Opens, closes or changes the door; on an error it is as it was.
-    pub(super) async fn change_door(&self, next: &Config) -> Result<(), ReloadError> {
+    /// Opens, closes or changes the door; on an error it is as it was. Clients are told of the CAs
+    /// of `outside`, which is put in force afterwards.
+    pub(super) async fn change_door(
+        &self,
+        next: &Config,
+        outside: Option<&OutsideRules>,
+    ) -> Result<(), ReloadError> {
         let wanted = &next.doors.openvpn;
         let now = lock(&self.0.listening).clone();
         let bound = if wanted.enabled {
@@ -122,7 +146,7 @@ impl Server {
             AllBound::default()
         };
         let responder =
-            self.responder(next).map_err(|error| ReloadError::Host(error.to_string()))?;
+            self.responder(next, outside).map_err(|error| ReloadError::Host(error.to_string()))?;
 
         if !wanted.enabled {
             self.close_sockets(&now).await;
@@ -136,7 +160,7 @@ impl Server {
         }
         if self.0.door.lock().await.is_none() {
             return self
-                .open_door(next, bound)
+                .open_door(next, outside, bound)
                 .await
                 .map_err(|error| ReloadError::Host(error.to_string()));
         }
@@ -306,12 +330,18 @@ fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::UdpSock
     (0..workers).map(|_| sys::udp::bind(address, options)).collect()
 }
 
-/// Who listens and who judges is settled when the server starts.
+/// Who listens, who judges and which files there are is settled when the server starts.
 pub(super) fn keep_what_needs_root(changed: &mut Changed, former: &Config, next: &mut Config) {
     let (old, new) = (&former.doors.openvpn.management, &mut next.doors.openvpn.management);
     keep(changed, "doors.openvpn.management", old, new);
     let (old, new) = (&former.doors.openvpn.server_key, &mut next.doors.openvpn.server_key);
     keep(changed, "doors.openvpn.server_key", old, new);
+    // Whoever may still read files was told their names at the start.
+    let paths = |config: &Config| outside_files(&config.doors.openvpn);
+    if paths(former) != paths(next) {
+        changed.restart.push("doors.openvpn.client_ca");
+        next.doors.openvpn.outside.clone_from(&former.doors.openvpn.outside);
+    }
 }
 
 #[cfg(test)]

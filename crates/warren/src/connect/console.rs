@@ -25,8 +25,8 @@ const MAX_PASSWORD_FILE: u64 = 4096;
 #[derive(Args, Debug, Default)]
 #[command(next_help_heading = "OpenVPN's management protocol, for user interfaces")]
 pub(crate) struct ConsoleArgs {
-    /// Where it is spoken: SOCKET unix [FILE], or HOST PORT [FILE]; the first line of FILE is asked
-    /// of whoever connects
+    /// Where it is spoken: SOCKET unix, or HOST PORT; then perhaps FILE, whose first line is asked of
+    /// whoever connects
     #[arg(long, num_args = 2..=3, value_name = "PLACE")]
     management: Option<Vec<String>>,
     /// Call there instead of listening

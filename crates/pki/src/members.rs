@@ -129,7 +129,7 @@ impl Members {
     ///
     /// # Errors
     ///
-    /// Nobody's who may come in; [`describe`](crate::describe) says why.
+    /// Nobody's who may come in; [`describe`](crate::describe()) says why.
     pub fn judge(&self, chain: &[Vec<u8>]) -> Result<Holder, Error> {
         let (leaf, rest) = chain.split_first().ok_or(Error::NoCertificatesPresented)?;
         let rest: Vec<_> = rest.iter().map(|der| CertificateDer::from(der.as_slice())).collect();

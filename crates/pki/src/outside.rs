@@ -49,6 +49,18 @@ pub enum OutsideError {
     Lists(PkiError),
 }
 
+impl OutsideError {
+    /// Whether nothing is wrong but the time: something is too old, or too new.
+    #[must_use]
+    pub fn is_out_of_date(&self) -> bool {
+        let (Self::Cas(error) | Self::Lists(error)) = self;
+        matches!(
+            error,
+            PkiError::Expired { .. } | PkiError::NotYetValid { .. } | PkiError::ListExpired { .. }
+        )
+    }
+}
+
 /// The same, checked.
 #[derive(Debug)]
 pub struct OutsideRules {

@@ -12,6 +12,21 @@ use pki::{Members, OutsideCas, OutsideError, OutsideRules, PkiError};
 use crate::clock;
 use crate::server::StartError;
 
+/// Why what is in the files cannot be used.
+#[derive(Clone, Debug)]
+pub(crate) struct Unusable {
+    /// The key, the file and the reason.
+    pub(crate) line: String,
+    /// Nobody did anything wrong: it has become too old, or is not good yet.
+    pub(crate) is_out_of_date: bool,
+}
+
+impl From<String> for Unusable {
+    fn from(line: String) -> Self {
+        Self { line, is_out_of_date: false }
+    }
+}
+
 /// The files that a door's outside CAs are in: what is watched while the server runs.
 #[must_use]
 pub fn outside_files(door: &OpenVpn) -> Vec<PathBuf> {
@@ -44,7 +59,8 @@ pub fn check_outside(
     door: &OpenVpn,
     snapshot: &Snapshot,
 ) -> Result<Option<(usize, usize)>, String> {
-    Ok(rules(door, snapshot, &clock::start())?.map(|rules| rules.counts()))
+    let rules = rules(door, snapshot, &clock::start()).map_err(|unusable| unusable.line)?;
+    Ok(rules.map(|rules| rules.counts()))
 }
 
 /// The rules by what [`outside_files`] hold; `None` if the door has no outside CA.
@@ -52,7 +68,7 @@ pub(crate) fn rules(
     door: &OpenVpn,
     snapshot: &Snapshot,
     clock: &Arc<WallClock>,
-) -> Result<Option<OutsideRules>, String> {
+) -> Result<Option<OutsideRules>, Unusable> {
     let Some(outside) = &door.outside else { return Ok(None) };
     let mut contents = snapshot.contents.iter();
     let mut next = |key: &str| match contents.next() {
@@ -77,7 +93,10 @@ pub(crate) fn rules(
         require_client_usage: outside.remote_cert_tls,
     };
     let rules = OutsideRules::new(cas, Arc::clone(clock), &crypto::tls::provider());
-    rules.map(Some).map_err(|error| blame(door, &error))
+    rules.map(Some).map_err(|error| Unusable {
+        line: blame(door, &error),
+        is_out_of_date: error.is_out_of_date(),
+    })
 }
 
 /// The line about one of the files.

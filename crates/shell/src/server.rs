@@ -36,7 +36,7 @@ use tracing::{error, info, warn};
 
 use self::bridge::Joined;
 use self::doors::{AllBound, OpenDoor, bind_all};
-use self::outside::Followed;
+use self::outside::{Followed, ReadOutside};
 use crate::clock;
 use crate::driver::{Order, Services, SessionInfo, Which};
 use crate::leases::StoreMemory;
@@ -242,8 +242,12 @@ impl Server {
             Ipv6Pool::Prefix(net) => Some(net),
             Ipv6Pool::Off => None,
         };
-        let first = outside::first(&config, &files, members.clock()).await;
-        let outside = first.map_err(StartError)?;
+        // What has become too old must not keep those out whom it does not concern.
+        let (outside, too_old) = match outside::first(&config, &files, members.clock()).await {
+            Ok(read) => (read, None),
+            Err(unusable) if unusable.is_out_of_date => (ReadOutside::default(), Some(unusable)),
+            Err(unusable) => return Err(StartError(unusable.line)),
+        };
         // Ports first: a port in use must not cost a device and a firewall table.
         let workers_wanted = config.server.workers.map_or_else(default_workers, usize::from);
         let bound = if config.doors.openvpn.enabled {
@@ -366,6 +370,9 @@ impl Server {
         }));
         server.reserve_fixed();
         server.accept_outside(outside);
+        if let Some(unusable) = too_old {
+            server.distrust_outside(unusable.line);
+        }
         server.tell_registered().await;
         let config = server.config();
         if config.doors.openvpn.enabled
@@ -504,8 +511,15 @@ impl Server {
         let relay = old.relay_broadcast != new.relay_broadcast;
         let nat = old.nat != new.nat;
         // The names of CAs are told to clients by the door.
-        let outside = self.read_outside(&next).await.map_err(ReloadError::Host)?;
-        let door = former.doors.openvpn != next.doors.openvpn || self.has_other_cas(&outside);
+        let is_as_before = former.doors.openvpn.outside == next.doors.openvpn.outside;
+        let outside = match self.read_outside(&next).await {
+            Ok(read) => Some(read),
+            // It has been told, and nothing else depends on it.
+            Err(unusable) if unusable.is_out_of_date && is_as_before => None,
+            Err(unusable) => return Err(ReloadError::Host(unusable.line)),
+        };
+        let has_other_cas = outside.as_ref().is_some_and(|read| self.has_other_cas(read));
+        let door = former.doors.openvpn != next.doors.openvpn || has_other_cas;
 
         // What may fail comes first.
         if nat {
@@ -513,14 +527,18 @@ impl Server {
             changed.applied.push("network.nat");
         }
         if door {
-            let outcome = self.change_door(&next, outside.rules()).await;
+            let present = self.0.members.outside();
+            let rules = outside.as_ref().map_or(present.as_deref(), ReadOutside::rules);
+            let outcome = self.change_door(&next, rules).await;
             if outcome.is_err() && nat {
                 self.update_host(&former).await?;
             }
             outcome?;
             changed.applied.push("doors.openvpn");
         }
-        self.accept_outside(outside);
+        if let Some(outside) = outside {
+            self.accept_outside(outside);
+        }
         let settings = network_settings(&next, self.0.ipv6);
         // The ranges are as before, so nobody falls out of them and nothing can be refused.
         if let Err(error) = self.0.services.network.update_settings(settings) {

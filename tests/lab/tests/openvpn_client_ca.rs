@@ -260,6 +260,12 @@ fn an_outside_ca_lets_its_members_in_until_it_revokes_them() {
         // A user who is disabled is out whatever the certificate says.
         home.run(&["user", "disable", &mail("staff-dan")])?;
         wait_until_gone(&warren, &mail("staff-dan"))?;
+
+        // A CA that is taken out is trusted no longer; what else waits for a restart keeps nobody.
+        home.write_config(&text(&["auth = \"certificate\"", "ping = 2"]))?;
+        home.run(&["reload"])?;
+        wait_until_gone(&warren, &mail("staff-bo"))?;
+        ensure!(has_session(&warren, &mail("guest-eve"))?, "our own are as good as ever");
         for client in [bo, own] {
             client.stop()?;
         }
@@ -282,24 +288,43 @@ fn a_revocation_list_that_cannot_be_used_keeps_people_out_and_is_named() {
         let cards = named.iter().map(|name| office.card(name)).collect::<Result<Vec<_>>>()?;
 
         // Not even a start, and nothing is changed by a reload.
-        office.publish(&EXPIRED)?;
+        office.put("crl.pem", "nothing")?;
         let line = "doors.openvpn.crl: ";
         let output = home.up_to_exit()?;
-        ensure!(!output.success() && output.stderr.contains("expired on 2020-02-01"), "{output}");
+        ensure!(!output.success() && output.stderr.contains("no revocation list here"), "{output}");
         ensure!(output.stderr.lines().filter(|it| it.contains(line)).count() == 1, "{output}");
         let path = home.config_path().display().to_string();
+        office.publish(&EXPIRED)?;
         let output = home.try_run(&["check", "--config", &path])?;
         ensure!(output.stdout.contains("expired on 2020-02-01"), "{output}");
         office.publish(&[])?;
         let output = home.try_run(&["check", "--config", &path])?;
         ensure!(output.stdout.contains("CAs: 2, revocation lists: 2"), "{output}");
 
+        // What has become too old keeps nobody out whom it does not concern.
+        office.publish(&EXPIRED)?;
         let warren = Warren::start(&home)?;
         let mut profiles = Vec::new();
         for (name, card) in named.iter().zip(&cards) {
             home.add_user(&mail(name), PASSWORD)?;
             profiles.push(profile(&home, &mail(name), card)?);
         }
+        let own = home.profile(&mail("staff-bo"), &World::SERVER4.to_string())?;
+        let own = openvpn::Client::connect(&world.clients[1], &own, None, &[])?;
+        check_ping(&world.clients[1])?;
+        ensure!(warren.peer().said("expired on 2020-02-01").len() == 1, "said once");
+        let start = warren.peer().mark();
+        let shut = ["--hand-window", "5"];
+        let anna = openvpn::Client::start(&world.clients[0], &profiles[0], None, &shut)?;
+        warren.peer().wait_from(start, "cannot be used at the moment", PATIENCE)?;
+        anna.stop()?;
+        home.write_config(&text(&[&door[..], &["mssfix = 1300"]].concat()))?;
+        home.run(&["reload"])?;
+        check_ping(&world.clients[1])?;
+        own.stop()?;
+        let start = warren.peer().mark();
+        office.publish(&[])?;
+        warren.peer().wait_from(start, "were read again", SOON)?;
         let anna = openvpn::Client::connect(&world.clients[0], &profiles[0], None, &[])?;
         check_ping(&world.clients[0])?;
 

@@ -365,6 +365,22 @@ fn users_that_only_the_console_knows_stay_in() {
 }
 
 #[test]
+fn who_came_with_a_certificate_of_the_list_goes_with_the_list() {
+    scenario("removed", |lab| {
+        let house = House::new(lab, &["management_client_auth = true"])?;
+        let mut console = house.console()?;
+        let client = house.client(CREDENTIALS, &[])?;
+        let (ids, _) = console.client("CONNECT")?;
+        console.ask(&format!("client-auth-nt {ids}"))?;
+        client.wait_connected()?;
+
+        house.warren.home().run(&["user", "remove", USER])?;
+
+        house.warren.wait_sessions(0, Duration::from_secs(5))
+    });
+}
+
+#[test]
 fn a_login_that_the_console_denies_fails() {
     scenario("client-deny", |lab| {
         let house = House::new(lab, &["management_client_auth = true"])?;

@@ -24,7 +24,6 @@ use super::{
 use crate::door::{Surroundings, responder};
 use crate::driver::{Change, Driver, Order, Which};
 use crate::front::{Front, FrontSettings, Listener};
-use crate::outside::outside_files;
 use crate::workers::WorkerOp;
 
 /// The OpenVPN door while it is open.
@@ -336,11 +335,19 @@ pub(super) fn keep_what_needs_root(changed: &mut Changed, former: &Config, next:
     keep(changed, "doors.openvpn.management", old, new);
     let (old, new) = (&former.doors.openvpn.server_key, &mut next.doors.openvpn.server_key);
     keep(changed, "doors.openvpn.server_key", old, new);
-    // Whoever may still read files was told their names at the start.
-    let paths = |config: &Config| outside_files(&config.doors.openvpn);
-    if paths(former) != paths(next) {
-        changed.restart.push("doors.openvpn.client_ca");
-        next.doors.openvpn.outside.clone_from(&former.doors.openvpn.outside);
+    // Whoever may still read files was told their names at the start. A CA that is taken out is
+    // trusted no longer, and what is asked of certificates applies, whatever else has to wait.
+    let (old, new) = (&former.doors.openvpn.outside, &mut next.doors.openvpn.outside);
+    match (old, &mut *new) {
+        (_, None) => {}
+        (None, Some(_)) => {
+            changed.restart.push("doors.openvpn.client_ca");
+            *new = None;
+        }
+        (Some(old), Some(new)) => {
+            keep(changed, "doors.openvpn.client_ca", &old.client_ca, &mut new.client_ca);
+            keep(changed, "doors.openvpn.crl", &old.crl, &mut new.crl);
+        }
     }
 }
 

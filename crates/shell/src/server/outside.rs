@@ -14,7 +14,7 @@ use tracing::{error, info};
 use super::watch::WATCH_EVERY;
 use super::{Server, lock};
 use crate::driver::SessionInfo;
-use crate::outside::{blame, rules};
+use crate::outside::{Unusable, blame, rules};
 
 /// How often the files are looked at: what is revoked there is out within five seconds.
 pub(super) const FOLLOW_EVERY: Duration = WATCH_EVERY.saturating_mul(2);
@@ -29,7 +29,7 @@ pub(super) struct Followed {
 }
 
 /// What the files hold, checked, and not in force yet.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct ReadOutside {
     rules: Option<OutsideRules>,
     seen: Option<u64>,
@@ -50,9 +50,8 @@ pub(super) async fn first(
     config: &Config,
     files: &WatchedFiles,
     clock: &Arc<WallClock>,
-) -> Result<ReadOutside, String> {
-    let read = look(config, files, clock, None).await?;
-    Ok(read.unwrap_or(ReadOutside { rules: None, seen: None }))
+) -> Result<ReadOutside, Unusable> {
+    Ok(look(config, files, clock, None).await?.unwrap_or_default())
 }
 
 /// The same, but `None` if the files are as they were at `seen`, or there are none.
@@ -61,7 +60,7 @@ async fn look(
     files: &WatchedFiles,
     clock: &Arc<WallClock>,
     seen: Option<u64>,
-) -> Result<Option<ReadOutside>, String> {
+) -> Result<Option<ReadOutside>, Unusable> {
     let door = config.doors.openvpn.clone();
     if door.outside.is_none() {
         return Ok(None);
@@ -74,7 +73,9 @@ async fn look(
         Ok(Some(ReadOutside { rules, seen: Some(snapshot.stamp) }))
     };
     let read = tokio::task::spawn_blocking(read).await;
-    read.unwrap_or_else(|error| Err(format!("doors.openvpn.client_ca: cannot be read: {error}")))
+    read.unwrap_or_else(|error| {
+        Err(format!("doors.openvpn.client_ca: cannot be read: {error}").into())
+    })
 }
 
 impl Server {
@@ -83,7 +84,7 @@ impl Server {
     /// # Errors
     ///
     /// One line that names the key and the file.
-    pub(super) async fn read_outside(&self, config: &Config) -> Result<ReadOutside, String> {
+    pub(super) async fn read_outside(&self, config: &Config) -> Result<ReadOutside, Unusable> {
         first(config, &self.0.files, &self.0.clock).await
     }
 
@@ -101,6 +102,13 @@ impl Server {
         self.0.members.accept(read.rules.map(Arc::new));
         *lock(&self.0.followed) = Followed { seen: read.seen, told: None };
         self.0.has_new_rules.store(true, Ordering::Relaxed);
+    }
+
+    /// Goes on without the outside CAs until their files can be used, and says why.
+    pub(super) fn distrust_outside(&self, why: String) {
+        self.0.members.distrust();
+        error!("{why}: until then certificates that depend on it are refused");
+        *lock(&self.0.followed) = Followed { seen: None, told: Some(why) };
     }
 
     /// Takes up what has changed in the files. What cannot be used lets nobody in whom it
@@ -127,10 +135,10 @@ impl Server {
                 let dates = rules.map_or(Ok(()), |rules| rules.check_dates());
                 dates.err().map(|error| blame(&config.doors.openvpn, &error))
             }
-            Err(why) => {
+            Err(unusable) => {
                 self.0.members.distrust();
                 lock(&self.0.followed).seen = None;
-                Some(why)
+                Some(unusable.line)
             }
         };
         if why != told {

@@ -96,8 +96,9 @@ impl Server {
         });
         match standing.await {
             Ok(Standing::Welcome) => {}
-            // Somebody else knows this user.
-            Ok(Standing::Unwelcome(DenyReason::BadCredentials)) if self.0.knows_strangers => {}
+            // Somebody else knows this user, of whom we have seen no certificate.
+            Ok(Standing::Unwelcome(DenyReason::BadCredentials))
+                if self.0.knows_strangers && session.certificate.is_none() => {}
             Ok(Standing::Unwelcome(reason)) => {
                 info!(user = %session.user, ?reason, "not welcome any more");
                 self.end(Which::Id(session.id), Farewell::Revoked).await;

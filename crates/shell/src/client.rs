@@ -35,6 +35,7 @@ use self::login::Book;
 pub use self::login::Desk;
 use self::rounds::{Ending, Rounds};
 use self::transport::Wanted;
+use crate::aside::Whose;
 use crate::clock;
 use crate::driver::sleep_until;
 use crate::limits::Watch;
@@ -563,7 +564,7 @@ impl Client {
                     }
                     Effect::Ask(ask, Ask::Work(work)) => {
                         let answers = connection.answers.clone();
-                        crate::aside::run(work, move |done| {
+                        crate::aside::run(work, Whose::Members, move |done| {
                             let _ = answers.send((ask, Answer::Worked(done)));
                         });
                     }

@@ -16,6 +16,7 @@ use hub::HubNetwork;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::{debug, info, warn};
 
+use crate::aside::Whose;
 use crate::clock;
 use crate::front::Lobby;
 use crate::limits::Watch;
@@ -652,7 +653,8 @@ where
             }
             Effect::Ask(ask, Ask::Work(work)) => {
                 let answers = self.answers.clone();
-                crate::aside::run(work, move |done| {
+                let whose = if running.up.is_some() { Whose::Members } else { Whose::Newcomers };
+                crate::aside::run(work, whose, move |done| {
                     let _ = answers.send((session, ask, Answer::Worked(done)));
                 });
                 false

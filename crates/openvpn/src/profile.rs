@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use contract::{Layer, Secret};
 use crypto::digest::Hash;
-use pki::NameRule;
+use pki::{NameRule, UserNameFields};
 
 use self::proxy::HttpSettings;
 use crate::cipher::Cipher;
@@ -68,6 +68,8 @@ pub struct Profile {
     pub requires_server_usage: bool,
     /// `verify-x509-name`.
     pub name: Option<NameRule>,
+    /// `x509-username-field`: what of the server's certificate is its name.
+    pub name_fields: Option<UserNameFields>,
     /// `tls-crypt-v2`, `tls-crypt`, `tls-auth`, or none.
     pub protection: Protection,
     /// `auth-user-pass`.
@@ -271,6 +273,7 @@ pub(crate) struct Draft {
     key_usages: Option<Vec<u8>>,
     requires_server_usage: bool,
     name: Option<NameRule>,
+    name_fields: Option<UserNameFields>,
     tls_auth: Option<(StaticKey, Option<bool>)>,
     tls_crypt: Option<StaticKey>,
     tls_crypt_v2: Option<ClientKey>,
@@ -363,6 +366,7 @@ impl Default for Draft {
             key_usages: None,
             requires_server_usage: false,
             name: None,
+            name_fields: None,
             tls_auth: None,
             tls_crypt: None,
             tls_crypt_v2: None,
@@ -493,6 +497,7 @@ impl Draft {
             key_usages: self.key_usages,
             requires_server_usage: self.requires_server_usage,
             name: self.name,
+            name_fields: self.name_fields,
             protection,
             login: self.login,
             challenge: self.challenge,

@@ -18,14 +18,9 @@ pub enum NameRule {
 }
 
 impl NameRule {
-    /// Says whether the certificate is called so; case counts.
-    #[must_use]
-    pub fn admits(&self, facts: &CertificateFacts) -> bool {
-        self.admits_as(facts, facts.common_name.as_deref())
-    }
-
-    /// The same where `name` stands for the common name.
-    pub(crate) fn admits_as(&self, facts: &CertificateFacts, name: Option<&str>) -> bool {
+    /// Says whether the certificate is called so; case counts. `name` is the common name, or what
+    /// stands for it.
+    pub(crate) fn admits(&self, facts: &CertificateFacts, name: Option<&str>) -> bool {
         match self {
             Self::Subject(subject) => facts.subject == *subject,
             Self::CommonName(wanted) => name == Some(wanted),

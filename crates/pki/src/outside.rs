@@ -193,7 +193,7 @@ impl OutsideRules {
             return Err(Refusal::WrongKeyUsage.into());
         }
         let user = self.user_name.read(leaf).ok_or_else(|| Error::from(Refusal::NoUserName))?;
-        if self.names.as_ref().is_some_and(|rule| !rule.admits_as(facts, Some(&user))) {
+        if self.names.as_ref().is_some_and(|rule| !rule.admits(facts, Some(&user))) {
             return Err(Refusal::WrongName.into());
         }
         let chain = std::iter::once(leaf).chain(&above.intermediates);

@@ -23,6 +23,9 @@ mod members;
 /// 2030-01-01, inside the validity of everything below unless a test says otherwise.
 const NOW: u64 = 1_893_456_000;
 
+/// emailAddress.
+const MAIL: [u64; 7] = [1, 2, 840, 113_549, 1, 9, 1];
+
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
 fn authority(name: &str) -> Authority {
@@ -194,6 +197,36 @@ fn a_server_must_carry_the_required_name() {
     assert_eq!(named(NameRule::CommonName("ali".to_owned())), wrong);
     assert_eq!(named(NameRule::CommonNamePrefix("ali".to_owned())), Ok(()));
     assert_eq!(named(NameRule::CommonNamePrefix("bob".to_owned())), wrong);
+}
+
+#[test]
+fn a_server_may_be_known_by_another_field_than_the_common_name() {
+    let root = authority("root");
+    let leaf = leaf(&root, |params| {
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let mail = DnType::CustomDnType(MAIL.to_vec());
+        params.distinguished_name.push(mail, "vpn@example.org");
+    });
+    let named = |fields: &str, name: Option<NameRule>| {
+        let name_fields = Some(fields.parse().unwrap());
+        judge_server(&[&root], ServerRules { name, name_fields, ..ServerRules::default() }, &leaf)
+    };
+    let is = |name: &str| Some(NameRule::CommonName(name.to_owned()));
+    let begins = |name: &str| Some(NameRule::CommonNamePrefix(name.to_owned()));
+    let wrong = Err("the peer's certificate carries another name than the one required");
+    let missing =
+        Err("the peer's certificate has no usable user name in the field that must hold it");
+    let subject = "C=DE, O=Burrow, CN=alice, emailAddress=vpn@example.org".to_owned();
+
+    assert_eq!(named("emailAddress", is("vpn@example.org")), Ok(()));
+    assert_eq!(named("emailAddress", begins("vpn@")), Ok(()));
+    assert_eq!(named("CN emailAddress", is("alice_vpn@example.org")), Ok(()));
+    assert_eq!(named("emailAddress", Some(NameRule::Subject(subject))), Ok(()));
+    assert_eq!(named("emailAddress", None), Ok(()));
+    assert_eq!(named("emailAddress", is("alice")), wrong);
+    assert_eq!(named("emailAddress", begins("ali")), wrong);
+    assert_eq!(named("UID", is("alice")), missing);
+    assert_eq!(named("UID", None), missing);
 }
 
 #[test]

@@ -22,6 +22,7 @@ use crate::clock::FixedTime;
 use crate::describe::{Refusal, refuse};
 use crate::error::PkiError;
 use crate::name::NameRule;
+use crate::username::UserNameFields;
 
 /// id-kp-serverAuth (RFC 5280, 4.2.1.12), as DER contents.
 const SERVER_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
@@ -122,6 +123,9 @@ pub struct ServerRules {
     pub require_eku_server: bool,
     /// `verify-x509-name`.
     pub name: Option<NameRule>,
+    /// `x509-username-field`: what stands for the common name in the rule above. A certificate in
+    /// which it cannot be read is refused, rule or not.
+    pub name_fields: Option<UserNameFields>,
     /// `peer-fingerprint`: SHA-256; empty accepts any. With fingerprints and no roots, the
     /// fingerprint alone decides, and the certificate may be self-signed.
     pub fingerprints: Vec<[u8; 32]>,
@@ -252,7 +256,11 @@ impl ServerChainVerifier {
             return Err(Refusal::WrongFingerprint.into());
         }
         rules.check_usage(&facts)?;
-        if rules.name.as_ref().is_some_and(|rule| !rule.admits(&facts)) {
+        let name = match &rules.name_fields {
+            Some(fields) => Some(fields.read(end_entity).ok_or(Refusal::NoUserName)?),
+            None => facts.common_name.clone(),
+        };
+        if rules.name.as_ref().is_some_and(|rule| !rule.admits(&facts, name.as_deref())) {
             return Err(Refusal::WrongName.into());
         }
         Ok(())

@@ -198,6 +198,7 @@ pub(crate) fn trust(
     let rules = ServerRules {
         require_eku_server: profile.requires_server_usage,
         name: profile.name.clone(),
+        name_fields: profile.name_fields.clone(),
         fingerprints: profile.fingerprints.clone(),
         crls,
         revoked_serials: profile.revoked_serials.clone(),

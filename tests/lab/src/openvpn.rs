@@ -99,6 +99,8 @@ pub struct Server {
     /// More lines for its configuration. With `server-bridge` among them, clients get addresses of
     /// that network and none of the usual.
     pub extra: Vec<String>,
+    /// What it shows, if that is not a certificate for the name "server".
+    pub identity: Option<Identity>,
 }
 
 impl Default for Server {
@@ -111,6 +113,7 @@ impl Default for Server {
             port: 1194,
             tcp: false,
             extra: Vec::new(),
+            identity: None,
         }
     }
 }
@@ -131,7 +134,10 @@ impl Server {
     /// If it does not start.
     pub fn start(&self, namespace: &Namespace, pki: &Pki) -> Result<Peer> {
         let folder = namespace.folder();
-        let identity = pki.server("server")?;
+        let identity = match &self.identity {
+            Some(identity) => identity.clone(),
+            None => pki.server("server")?,
+        };
         let checker = folder.join("check-password.sh");
         fs::write(
             &checker,

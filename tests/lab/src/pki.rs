@@ -57,6 +57,14 @@ impl Pki {
         self.issue(name, "serverAuth", 30)
     }
 
+    /// Issues a server certificate that has a mail address beside its common name.
+    ///
+    /// # Errors
+    /// If openssl fails.
+    pub fn server_with_mail(&self, name: &str, mail: &str) -> Result<Identity> {
+        self.issue_to(&format!("/CN={name}/emailAddress={mail}"), name, "serverAuth", 30)
+    }
+
     /// Issues a client certificate.
     ///
     /// # Errors
@@ -74,6 +82,10 @@ impl Pki {
     }
 
     fn issue(&self, name: &str, usage: &str, days: i32) -> Result<Identity> {
+        self.issue_to(&format!("/CN={name}"), name, usage, days)
+    }
+
+    fn issue_to(&self, subject: &str, name: &str, usage: &str, days: i32) -> Result<Identity> {
         let file = |kind: &str| format!("{name}.{kind}");
         let (key, request) = (file("key"), file("csr"));
         let (certificate, extensions) = (file("pem"), file("ext"));
@@ -84,8 +96,7 @@ impl Pki {
             ),
         )?;
         let curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
-        let subject = format!("/CN={name}");
-        let wanted = ["req", "-new", "-subj", &subject, "-keyout", &key, "-out", &request];
+        let wanted = ["req", "-new", "-subj", subject, "-keyout", &key, "-out", &request];
         run(&self.folder, "openssl", &[&wanted[..], &curve].concat())?;
         let days = days.to_string();
         let signing = ["x509", "-req", "-in", &request, "-CA", "ca.pem", "-CAkey", "ca.key"];

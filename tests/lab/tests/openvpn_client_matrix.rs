@@ -405,6 +405,44 @@ fn a_wrong_password_ends_it_with_one_line() {
 }
 
 #[test]
+fn a_server_is_known_by_the_field_that_the_profile_names() {
+    scenario("server field", |lab| {
+        let world = World::new(lab, 1)?;
+        let pki = Pki::new(lab.folder())?;
+        let identity = Some(pki.server_with_mail("server", "vpn@example.org")?);
+        let server = Server { identity, ..Server::default() };
+        let _peer = server.start(&world.server, &pki)?;
+        let remotes = [(World::SERVER4.into(), server.port)];
+        let whole = server.profile(&pki, &pki.client("alice")?, &remotes);
+        let profile = |field: &str, name: &str| {
+            format!("x509-username-field {field}\nverify-x509-name {name} name\n{whole}")
+        };
+
+        let right = profile("emailAddress", "vpn@example.org");
+        lab::openvpn::Client::connect(&world.clients[0], &right, None, &[])?.stop()?;
+        let client = Client::start(&world.clients[0], &right, None)?;
+        client.wait_connected_since(client.peer().mark_start())?;
+        reach(&world.clients[0], gateway4())?;
+        client.stop()?;
+
+        for (field, ours, stocks) in [
+            ("emailAddress", "carries another name", "VERIFY X509NAME ERROR"),
+            ("UID", "no usable user name in the field", "VERIFY ERROR: could not extract UID"),
+        ] {
+            let wrong = profile(field, "server");
+            let stock = lab::openvpn::Client::start(&world.clients[0], &wrong, None, &[])?;
+            stock.peer().wait_for(stocks, PATIENCE)?;
+            stock.stop()?;
+            let client = Client::start(&world.clients[0], &wrong, None)?;
+            client.peer().wait_for(ours, PATIENCE)?;
+            assert!(client.address(true).is_err(), "a tunnel to a stranger came up");
+            client.stop()?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn a_server_with_a_bad_certificate_is_refused() {
     scenario("bad server", |lab| {
         let server = Server::default();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use contract::{Layer, Secret};
-use pki::NameRule;
+use pki::{NameRule, UserNameFields};
 
 use super::table::{self, Standing};
 use super::{
@@ -82,6 +82,10 @@ pub(super) fn apply(
             _ => return Err(line.error("only \"TLS Web Server Authentication\" is supported")),
         },
         "verify-x509-name" => draft.name = Some(name_rule(line)?),
+        "x509-username-field" => {
+            let fields = line.words.join(" ").parse::<UserNameFields>();
+            draft.name_fields = Some(fields.map_err(|why| line.error(why))?);
+        }
         "tls-crypt" => draft.tls_crypt = Some(static_key(line, read)?),
         "tls-crypt-v2" => {
             let key = ClientKey::parse(&text(line, read)?).map_err(|why| line.error(why))?;

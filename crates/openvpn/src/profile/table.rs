@@ -468,5 +468,5 @@ pub const DIRECTIVES: &[Directive] = &[
     moot("windows-driver", "Windows only"),
     moot("writepid", "how Warren runs is not the profile's business"),
     moot("x509-track", "variables go nowhere"),
-    server("x509-username-field", "`doors.openvpn.username_field`"),
+    obeyed("x509-username-field", "what verify-x509-name is about; CN unless set"),
 ];

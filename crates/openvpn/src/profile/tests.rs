@@ -151,6 +151,15 @@ fn a_device_carries_what_its_type_or_else_its_name_says() {
 }
 
 #[test]
+fn the_field_that_holds_the_servers_name_can_be_another() {
+    let fields = |line: &str| parse(&format!("{line}\n{GOOD}")).unwrap().name_fields;
+
+    assert_eq!(fields(""), None);
+    assert_eq!(fields("x509-username-field emailAddress"), "emailAddress".parse().ok());
+    assert_eq!(fields("x509-username-field CN serialNumber"), "CN serialNumber".parse().ok());
+}
+
+#[test]
 fn what_is_not_supported_is_named_with_its_line() {
     for (line, expected) in [
         ("frobnicate 1", "1: frobnicate: not supported"),
@@ -161,6 +170,8 @@ fn what_is_not_supported_is_named_with_its_line() {
         ("tls-auth ta.key 2", "1: tls-auth: a direction is 0 or 1"),
         ("auth \"MD5", "1: a quote is opened and never closed"),
         ("verify-x509-name a b", "1: verify-x509-name: type \"b\""),
+        ("x509-username-field shoe", "1: x509-username-field: \"shoe\" is no field"),
+        ("x509-username-field", "1: x509-username-field: write one field"),
         ("peer-fingerprint aa:bb", "1: peer-fingerprint: needs SHA-256"),
         ("route 10.0.0.0 255.0.255.0", "1: route: needs NETWORK"),
     ] {

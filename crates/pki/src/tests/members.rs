@@ -5,7 +5,6 @@ use rustls_pki_types::CertificateRevocationListDer;
 
 use super::*;
 
-const MAIL: [u64; 7] = [1, 2, 840, 113_549, 1, 9, 1];
 const COMMON_NAME: [u64; 4] = [2, 5, 4, 3];
 
 /// An outside root, an authority below it, and our own CA.

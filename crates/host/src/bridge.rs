@@ -254,17 +254,28 @@ fn refusal(port: &Link, error: io::Error) -> HostError {
     HostError::Bridge { interface: port.name.clone(), why: why.to_owned() }
 }
 
-/// Takes the bridge away, which lets its ports go.
+/// Takes the bridge away, which lets its ports go; but not one of that name that somebody else has
+/// made since, with another port.
 pub(crate) fn remove(name: &str, port: &Link, was_up: bool) -> io::Result<()> {
     let mut routing = Routing::open()?;
     let all = routing.facts()?;
+    let is_ours = |bridge: &&LinkFacts| {
+        let mut ports = all.iter().filter(|facts| facts.master == Some(bridge.link.index));
+        let is_left = |facts: &LinkFacts| facts.kind.as_deref() == Some("tun");
+        ports.clone().any(|facts| facts.link == *port) || ports.all(is_left)
+    };
     let bridge = all.iter().find(|facts| facts.link.name == name && facts.is_bridge());
-    let bridge = bridge.ok_or(Errno::ENODEV)?;
-    routing.remove_link(bridge.link.index)?;
-    if !was_up && all.iter().any(|facts| facts.link == *port) {
+    let bridge = bridge.filter(is_ours).map(|facts| facts.link.index);
+    if let Some(bridge) = bridge {
+        routing.remove_link(bridge)?;
+    }
+    let is_free = |facts: &LinkFacts| {
+        facts.link == *port && (facts.master.is_none() || facts.master == bridge)
+    };
+    if !was_up && all.iter().any(is_free) {
         routing.set_flags(port.index, 0, libc::IFF_UP as u32)?;
     }
-    Ok(())
+    bridge.map(drop).ok_or_else(|| Errno::ENODEV.into())
 }
 
 #[cfg(test)]

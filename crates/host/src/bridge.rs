@@ -60,10 +60,7 @@ impl BridgeHost {
         let is_own = !facts.is_bridge();
         let own = format!("br-{tun}");
         let name = if is_own { own.clone() } else { interface.to_owned() };
-        let all = routing.addresses().map_err(HostError::kernel("list addresses"))?;
-        let of_the_bridge = all.into_iter().filter(|(link, _)| *link == facts.link.index);
-        let addresses = of_the_bridge.map(|(_, address)| address).filter(|at| !is_link_local(at));
-        let addresses = addresses.map(|address| address.addr()).collect();
+        let addresses = addresses_on(&mut routing, facts.link.index)?;
         let mut joined = Self { ledger: Ledger::new(journal), name, addresses, mtu, is_own };
         let master = if joined.is_own {
             let (name, port) = (own.clone(), facts.link.clone());
@@ -94,7 +91,7 @@ impl BridgeHost {
         &self.name
     }
 
-    /// This host's own addresses there; none on a bridge of ours.
+    /// This host's own addresses there when it was joined; none on a bridge of ours.
     #[must_use]
     pub fn addresses(&self) -> &[IpAddr] {
         &self.addresses
@@ -118,6 +115,35 @@ impl BridgeHost {
     pub fn undo(self) -> Vec<String> {
         self.ledger.undo()
     }
+}
+
+/// What the host itself is on a bridge of its own: both may change at any time.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct OnBridge {
+    /// Its addresses, without link-local ones.
+    pub addresses: Vec<IpAddr>,
+    /// The bridge's hardware address.
+    pub mac: [u8; 6],
+}
+
+impl OnBridge {
+    /// As it is now.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no such bridge (any more), or the kernel does not say.
+    pub fn read(bridge: &str) -> Result<Self, HostError> {
+        let mut routing = Routing::open().map_err(HostError::kernel("open rtnetlink"))?;
+        let LinkFacts { link, mac, .. } = routing.facts_of(bridge)?;
+        Ok(Self { addresses: addresses_on(&mut routing, link.index)?, mac })
+    }
+}
+
+fn addresses_on(routing: &mut Routing, bridge: u32) -> Result<Vec<IpAddr>, HostError> {
+    let all = routing.addresses().map_err(HostError::kernel("list addresses"))?;
+    let there =
+        all.into_iter().filter(|(link, address)| *link == bridge && !is_link_local(address));
+    Ok(there.map(|(_, address)| address.addr()).collect())
 }
 
 /// Whether the interface can be bridged; changes nothing.

@@ -323,6 +323,12 @@ fn the_pool_may_be_a_part_of_the_network_of_the_hosts_own_bridge() {
             let _mirror = SourceMirror::start(printer, at_printer)?;
             assert_eq!(source_seen(member.namespace(), at_printer)?, own);
         }
+        // The host may get another address at any time.
+        server.run("ip", &["addr", "add", "192.168.7.2/24", "dev", "br0"])?;
+        for member in &house.members {
+            reaches(member.namespace(), "192.168.7.2".parse()?)?;
+        }
+        server.run("ip", &["addr", "del", "192.168.7.2/24", "dev", "br0"])?;
 
         let server = house.world.server.clone();
         house.warren.stop()?;

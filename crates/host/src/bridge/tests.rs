@@ -91,6 +91,14 @@ fn an_existing_bridge_keeps_all_it_has() {
         assert_eq!(sh("ip link show br0"), bridge, "its hardware address is another now");
         let own: IpAddr = "192.168.7.1".parse().unwrap();
         assert!(!joined.is_own() && joined.name() == "br0" && joined.addresses() == [own]);
+        // As when a lease comes later.
+        sh("ip addr del 192.168.7.1/24 dev br0");
+        sh("ip addr add 192.168.7.9/24 dev br0");
+        let now = OnBridge::read("br0").unwrap();
+        assert_eq!(now.addresses, ["192.168.7.9".parse::<IpAddr>().unwrap()]);
+        assert_eq!(OnBridge::read("br0").unwrap(), now);
+        sh("ip addr del 192.168.7.9/24 dev br0");
+        sh("ip addr add 192.168.7.1/24 dev br0");
 
         assert_eq!(joined.undo(), Vec::<String>::new());
         drop(tap);

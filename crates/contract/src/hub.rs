@@ -137,6 +137,9 @@ pub enum FabricOp {
     Plug(Plug),
     /// Unplugs it.
     Unplug(PortId),
+    /// These, and no others any more, are the host's own addresses on the network at
+    /// [`BRIDGE_PORT`](crate::BRIDGE_PORT).
+    HostOnBridge(Vec<IpAddr>),
 }
 
 /// One port as the fabric knows it.

@@ -60,10 +60,7 @@ impl BridgeHost {
         let is_own = !facts.is_bridge();
         let own = format!("br-{tun}");
         let name = if is_own { own.clone() } else { interface.to_owned() };
-        let all = routing.addresses().map_err(HostError::kernel("list addresses"))?;
-        let of_the_bridge = all.into_iter().filter(|(link, _)| *link == facts.link.index);
-        let addresses = of_the_bridge.map(|(_, address)| address).filter(|at| !is_link_local(at));
-        let addresses = addresses.map(|address| address.addr()).collect();
+        let addresses = addresses_on(&mut routing, facts.link.index)?;
         let mut joined = Self { ledger: Ledger::new(journal), name, addresses, mtu, is_own };
         let master = if joined.is_own {
             let (name, port) = (own.clone(), facts.link.clone());
@@ -94,7 +91,7 @@ impl BridgeHost {
         &self.name
     }
 
-    /// This host's own addresses there; none on a bridge of ours.
+    /// This host's own addresses there when it was joined; none on a bridge of ours.
     #[must_use]
     pub fn addresses(&self) -> &[IpAddr] {
         &self.addresses
@@ -118,6 +115,35 @@ impl BridgeHost {
     pub fn undo(self) -> Vec<String> {
         self.ledger.undo()
     }
+}
+
+/// What the host itself is on a bridge of its own: both may change at any time.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct OnBridge {
+    /// Its addresses, without link-local ones.
+    pub addresses: Vec<IpAddr>,
+    /// The bridge's hardware address.
+    pub mac: [u8; 6],
+}
+
+impl OnBridge {
+    /// As it is now.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no such bridge (any more), or the kernel does not say.
+    pub fn read(bridge: &str) -> Result<Self, HostError> {
+        let mut routing = Routing::open().map_err(HostError::kernel("open rtnetlink"))?;
+        let LinkFacts { link, mac, .. } = routing.facts_of(bridge)?;
+        Ok(Self { addresses: addresses_on(&mut routing, link.index)?, mac })
+    }
+}
+
+fn addresses_on(routing: &mut Routing, bridge: u32) -> Result<Vec<IpAddr>, HostError> {
+    let all = routing.addresses().map_err(HostError::kernel("list addresses"))?;
+    let there =
+        all.into_iter().filter(|(link, address)| *link == bridge && !is_link_local(address));
+    Ok(there.map(|(_, address)| address.addr()).collect())
 }
 
 /// Whether the interface can be bridged; changes nothing.
@@ -254,17 +280,28 @@ fn refusal(port: &Link, error: io::Error) -> HostError {
     HostError::Bridge { interface: port.name.clone(), why: why.to_owned() }
 }
 
-/// Takes the bridge away, which lets its ports go.
+/// Takes the bridge away, which lets its ports go; but not one of that name that somebody else has
+/// made since, with another port.
 pub(crate) fn remove(name: &str, port: &Link, was_up: bool) -> io::Result<()> {
     let mut routing = Routing::open()?;
     let all = routing.facts()?;
+    let is_ours = |bridge: &&LinkFacts| {
+        let mut ports = all.iter().filter(|facts| facts.master == Some(bridge.link.index));
+        let is_left = |facts: &LinkFacts| facts.kind.as_deref() == Some("tun");
+        ports.clone().any(|facts| facts.link == *port) || ports.all(is_left)
+    };
     let bridge = all.iter().find(|facts| facts.link.name == name && facts.is_bridge());
-    let bridge = bridge.ok_or(Errno::ENODEV)?;
-    routing.remove_link(bridge.link.index)?;
-    if !was_up && all.iter().any(|facts| facts.link == *port) {
+    let bridge = bridge.filter(is_ours).map(|facts| facts.link.index);
+    if let Some(bridge) = bridge {
+        routing.remove_link(bridge)?;
+    }
+    let is_free = |facts: &LinkFacts| {
+        facts.link == *port && (facts.master.is_none() || facts.master == bridge)
+    };
+    if !was_up && all.iter().any(is_free) {
         routing.set_flags(port.index, 0, libc::IFF_UP as u32)?;
     }
-    Ok(())
+    bridge.map(drop).ok_or_else(|| Errno::ENODEV.into())
 }
 
 #[cfg(test)]

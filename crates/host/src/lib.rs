@@ -66,7 +66,7 @@ mod testing;
 mod trust;
 mod watched;
 
-pub use bridge::{BridgeHost, check_bridge};
+pub use bridge::{BridgeHost, OnBridge, check_bridge};
 pub use client::{ClientHost, ClientPlan, mark_for};
 pub use error::HostError;
 pub use facts::Facts;

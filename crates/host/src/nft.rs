@@ -230,19 +230,25 @@ fn server_chains(
     (guard4, guard6): (bool, bool),
     bridge: Option<&(String, [u8; 6])>,
 ) -> Vec<Chain> {
+    let own = bridge.filter(|(name, _)| name.starts_with(OUR_BRIDGES)).map(|(name, _)| name);
+    let theirs = bridge.filter(|(name, _)| !name.starts_with(OUR_BRIDGES));
     // Where bridged packets are shown to us (bridge-nf-call-iptables), those of members are neither
-    // impostors nor to be masqueraded; but what is sent to this host itself is not bridged.
+    // impostors nor to be masqueraded; but what this host takes for itself, or routes, is not
+    // bridged. What it takes may be in a frame for everybody, so the frame does not tell.
+    let forged = theirs.into_iter().flat_map(|(name, _)| {
+        let to_us = || Rule::new().iifname(NFT_CMP_EQ, name).to_this_host();
+        pools.iter().map(move |&pool| to_us().source_in(pool).verdict(NF_DROP))
+    });
     let bridged = bridge.into_iter().flat_map(|(name, mac)| {
+        let rule = move || {
+            let rule = Rule::new().iifname(NFT_CMP_EQ, name);
+            // Of a bridge of ours, nothing is taken or routed anyway.
+            if own.is_some() { rule } else { rule.frame_to(NFT_CMP_NEQ, mac) }
+        };
         pools.iter().flat_map(move |&pool| {
-            let rule = || Rule::new().iifname(NFT_CMP_EQ, name).frame_to(NFT_CMP_NEQ, mac);
             [rule().source_in(pool), rule().destination_in(pool)]
                 .map(|rule| rule.untracked().verdict(NF_ACCEPT))
         })
-    });
-    let ours = bridge.filter(|(name, _)| name.starts_with(OUR_BRIDGES)).into_iter();
-    let not_for_us = ours.map(|(name, mac)| {
-        let to_us = Rule::new().iifname(NFT_CMP_EQ, name).frame_to(NFT_CMP_EQ, mac);
-        to_us.verdict(NF_DROP)
     });
     // Before anything trusts the source, connection tracking included.
     let impostors = pools.iter().map(|&pool| {
@@ -257,7 +263,7 @@ fn server_chains(
         kind: "filter",
         hook: Hook::Prerouting,
         priority: libc::NF_IP_PRI_RAW,
-        rules: not_for_us.chain(bridged).chain(impostors).collect(),
+        rules: forged.chain(bridged).chain(impostors).collect(),
     };
     let masqueraded = if masquerade { pools } else { &[] };
     let postrouting = Chain {
@@ -271,15 +277,24 @@ fn server_chains(
             .collect(),
     };
 
-    let mut rules = vec![
-        Rule::new().iifname(NFT_CMP_EQ, tun).verdict(NF_ACCEPT),
-        Rule::new().oifname(NFT_CMP_EQ, tun).answers().verdict(NF_ACCEPT),
-        Rule::new().oifname(NFT_CMP_EQ, tun).verdict(NF_DROP),
-    ];
+    let mut rules = Vec::new();
     if let Some((name, _)) = bridge {
         let within = Rule::new().iifname(NFT_CMP_EQ, name).oifname(NFT_CMP_EQ, name);
         rules.push(within.verdict(NF_ACCEPT));
+        let from_there = || Rule::new().iifname(NFT_CMP_EQ, name);
+        if own.is_some() {
+            rules.push(from_there().verdict(NF_DROP));
+        } else {
+            // Members are routed from their tunnels.
+            let forged = |&pool| from_there().source_in(pool).verdict(NF_DROP);
+            rules.extend(pools.iter().map(forged));
+        }
     }
+    rules.extend([
+        Rule::new().iifname(NFT_CMP_EQ, tun).verdict(NF_ACCEPT),
+        Rule::new().oifname(NFT_CMP_EQ, tun).answers().verdict(NF_ACCEPT),
+        Rule::new().oifname(NFT_CMP_EQ, tun).verdict(NF_DROP),
+    ]);
     if guard4 || guard6 {
         rules.push(Rule::new().iifname_begins(OUR_INTERFACES).verdict(NF_ACCEPT));
         rules.push(Rule::new().oifname_begins(OUR_INTERFACES).verdict(NF_ACCEPT));
@@ -301,7 +316,15 @@ fn server_chains(
         rules,
     };
 
-    vec![preraw, postrouting, forward]
+    // This host is not on a bridge of ours, whatever is sent to it there.
+    let input = own.map(|name| Chain {
+        name: "input",
+        kind: "filter",
+        hook: Hook::Input,
+        priority: libc::NF_IP_PRI_FILTER,
+        rules: vec![Rule::new().iifname(NFT_CMP_EQ, name).verdict(NF_DROP)],
+    });
+    [preraw, postrouting, forward].into_iter().chain(input).collect()
 }
 
 fn client_chains(tun: &str, mark: u32, addresses: &[IpAddr]) -> Vec<Chain> {
@@ -371,6 +394,7 @@ fn resolver_chains(tun: &str, mark: Option<u32>, servers: &[IpAddr]) -> Vec<Chai
 #[derive(Clone, Copy, Debug)]
 enum Hook {
     Prerouting = 0,
+    Input = 1,
     Forward = 2,
     Output = 3,
     Postrouting = 4,
@@ -453,6 +477,23 @@ impl Rule {
     /// The frame's destination is this one, or another.
     fn frame_to(self, comparison: u32, mac: &[u8; 6]) -> Self {
         self.load_payload(NFT_PAYLOAD_LL_HEADER, 0, 6).compare(comparison, mac)
+    }
+
+    /// The packet's destination is an address of this host's, and of no group.
+    fn to_this_host(self) -> Self {
+        const NFTA_FIB_DREG: u16 = 1;
+        const NFTA_FIB_RESULT: u16 = 2;
+        const NFTA_FIB_FLAGS: u16 = 3;
+        const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
+        const NFTA_FIB_F_DADDR: u32 = 1 << 1;
+        self.expression(
+            "fib",
+            &Attributes::new()
+                .be32(NFTA_FIB_DREG, NFT_REG_1)
+                .be32(NFTA_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE)
+                .be32(NFTA_FIB_FLAGS, NFTA_FIB_F_DADDR),
+        )
+        .compare(NFT_CMP_EQ, &u32::from(libc::RTN_LOCAL).to_ne_bytes())
     }
 
     /// Connection tracking leaves it alone.

@@ -73,7 +73,8 @@ pub struct SwitchSettings {
     pub host_mtu: u16,
     /// What may change while packets flow.
     pub policy: Arc<SwitchPolicy>,
-    /// The host's own addresses on the network that the segment is joined to.
+    /// The host's own addresses on the network that the segment is joined to, until
+    /// [`FabricOp::HostOnBridge`] says otherwise.
     pub on_bridge: Vec<IpAddr>,
     /// Multicast groups that are relayed besides [`DISCOVERY_GROUPS`].
     pub groups: Vec<IpAddr>,
@@ -339,6 +340,7 @@ impl Fabric for Switch {
         match op {
             FabricOp::Plug(plug) => self.plug(plug),
             FabricOp::Unplug(port) => self.unplug(*port),
+            FabricOp::HostOnBridge(addresses) => self.settings.on_bridge.clone_from(addresses),
         }
     }
 
@@ -425,6 +427,7 @@ impl Fabric for Uplink {
             FabricOp::Unplug(port) => {
                 self.tunnel = self.tunnel.filter(|(tunnel, _)| tunnel != port)
             }
+            FabricOp::HostOnBridge(_) => {}
         }
     }
 

@@ -31,6 +31,8 @@ const COPY: usize = 1536;
 /// Copies that one port may cause by talking to everybody. Discovery takes a handful of packets a
 /// minute; this carries a lively game server for a thousand members, and no storm.
 const COPIES_PER_PORT: Limit = Limit::new(4_000, 8_000);
+/// The same for all hosts together of the network that the segment is joined to.
+const COPIES_OF_BRIDGE: Limit = Limit::new(20_000, 20_000);
 /// Copies that all ports together may cause.
 const COPIES: Limit = Limit::new(40_000, 40_000);
 /// Answers to one port's questions for hardware addresses.
@@ -52,6 +54,7 @@ const RETURNS: Limit = Limit::new(1, 64);
 const ZERO: u64 = 1 << 40;
 const _: () = assert!(
     COPIES_PER_PORT.earned_after() < ZERO
+        && COPIES_OF_BRIDGE.earned_after() < ZERO
         && COPIES.earned_after() < ZERO
         && ANSWERS.earned_after() < ZERO
         && QUESTIONS.earned_after() < ZERO
@@ -71,6 +74,7 @@ pub struct Segment {
     neighbours: Neighbours,
     /// Copies by port; ports whose numbers are far apart may share one.
     copies: Box<[Rate]>,
+    copies_of_bridge: Rate,
     all_copies: Rate,
     recent: Recent,
     hash: FixedState,
@@ -118,6 +122,7 @@ impl Segment {
             stations: Stations::new(seed),
             neighbours: Neighbours::new(seed.rotate_left(32)),
             copies: (0..MEMBERS).map(|_| Rate::default()).collect(),
+            copies_of_bridge: Rate::default(),
             all_copies: Rate::default(),
             recent: Recent::default(),
             hash: FixedState::with_seed(!seed),
@@ -319,8 +324,12 @@ impl Segment {
         if self.recent.is_echo(self.digest(content), from, now) {
             return Err(Discard::Multicast);
         }
-        let own = &self.copies[from.0 as usize % MEMBERS];
-        if own.take(now, COPIES_PER_PORT, copies) && self.all_copies.take(now, COPIES, copies) {
+        let (own, limit) = if from == BRIDGE_PORT {
+            (&self.copies_of_bridge, COPIES_OF_BRIDGE)
+        } else {
+            (&self.copies[from.0 as usize % MEMBERS], COPIES_PER_PORT)
+        };
+        if own.take(now, limit, copies) && self.all_copies.take(now, COPIES, copies) {
             Ok(())
         } else {
             Err(Discard::RateLimited)

@@ -620,6 +620,9 @@ impl Server {
         tasks.push(tokio::spawn(clock::run(Arc::clone(&self.0.clock))));
         tasks.push(tokio::spawn(route_events(Arc::downgrade(&self.0), heard)));
         tasks.push(tokio::spawn(segment::keep_fresh(Arc::clone(&self.0.segment))));
+        if let Some(bridge) = lock(&self.0.joined).as_ref().and_then(Joined::with_host) {
+            tasks.push(tokio::spawn(bridge::keep_known(bridge, Arc::clone(&self.0.services))));
+        }
         let server = self.clone();
         tasks.push(tokio::spawn(async move {
             while let Some(port) = replaced.recv().await {

@@ -120,6 +120,32 @@ fn shout(from: &Namespace, device: &str, host: &str, tagged: bool, tail: &str) -
     Ok(())
 }
 
+/// Sends a datagram of UDP for one host in a frame for everybody.
+fn whisper_aloud(
+    from: &Namespace,
+    device: &str,
+    source: IpAddr,
+    to: SocketAddr,
+    text: &str,
+) -> Result<()> {
+    let script = format!(
+        "import socket, struct\n\
+         ip = lambda text: socket.inet_aton(text)\n\
+         udp = struct.pack('>4H', 4000, {}, 8 + len('{text}'), 0) + b'{text}'\n\
+         head = lambda check: struct.pack('>2B3H2BH', 0x45, 0, 20 + len(udp), 7, 0, 64, 17, check) + ip('{source}') + ip('{}')\n\
+         total = sum(struct.unpack('>10H', head(0)))\n\
+         total = (total & 0xffff) + (total >> 16)\n\
+         frame = b'\\xff' * 6 + bytes([2, 0, 0, 0, 0, 9]) + b'\\x08\\x00' + head(~total & 0xffff) + udp\n\
+         s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)\n\
+         s.bind(('{device}', 0))\n\
+         s.send(frame)\n",
+        to.port(),
+        to.ip(),
+    );
+    from.run("python3", &["-c", &script])?;
+    Ok(())
+}
+
 /// Addresses, routes, settings, and the interfaces with what they are part of.
 fn everything(server: &Namespace) -> Result<(HostState, String)> {
     // A device gets its link-local address a moment after its cable is plugged in.
@@ -297,6 +323,12 @@ fn the_pool_may_be_a_part_of_the_network_of_the_hosts_own_bridge() {
             let _mirror = SourceMirror::start(printer, at_printer)?;
             assert_eq!(source_seen(member.namespace(), at_printer)?, own);
         }
+        // The host may get another address at any time.
+        server.run("ip", &["addr", "add", "192.168.7.2/24", "dev", "br0"])?;
+        for member in &house.members {
+            reaches(member.namespace(), "192.168.7.2".parse()?)?;
+        }
+        server.run("ip", &["addr", "del", "192.168.7.2/24", "dev", "br0"])?;
 
         let server = house.world.server.clone();
         house.warren.stop()?;
@@ -464,6 +496,53 @@ fn a_flood_from_the_site_disturbs_nobody() {
         reaches(alice.namespace(), bob.address4()?)?;
         reaches(carol.namespace(), PRINTER.parse()?)
     });
+}
+
+#[test]
+fn a_frame_for_everybody_brings_a_host_that_is_not_on_the_bridge_nothing() {
+    scenario("whispers", |lab| listens(lab, false));
+}
+
+#[test]
+fn a_frame_for_everybody_brings_the_host_nothing_in_a_members_name() {
+    scenario("forged whispers", |lab| listens(lab, true));
+}
+
+/// What the host hears of packets for itself in frames for everybody, on a bridge of its own or of
+/// ours.
+fn listens(lab: &Lab, is_its_own: bool) -> Result<()> {
+    let world = World::new(lab, 1)?;
+    let (site, printer, interface, printers) = site(lab, &world.server)?;
+    if is_its_own {
+        bridge_of(&world.server, &interface)?;
+    }
+    let name = if is_its_own { "br0" } else { &interface };
+    let house = House::with(world, (site, printer, printers), name, &["tap"], &PART)?;
+    let script = "import socket\n\
+                  s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+                  s.bind(('0.0.0.0', 7007))\n\
+                  print('hears', flush=True)\n\
+                  while True: print(s.recv(99).decode(), flush=True)\n";
+    let mut command = Command::new("python3");
+    command.args(["-c", script]);
+    let ear = house.world.server.spawn("ear", command)?;
+    ear.wait_for("hears", PATIENCE)?;
+    let own = if is_its_own { "192.168.7.1".parse()? } else { World::SERVER4.into() };
+    let at_host = SocketAddr::new(own, 7007);
+    let say = |source, text| whisper_aloud(&house.printer, &house.printers, source, at_host, text);
+
+    say(house.members[0].address4()?, "forged")?;
+    say(PRINTER.parse()?, "honest")?;
+    // What was sent later has arrived, so those have.
+    reaches(&house.printer, house.members[0].address4()?)?;
+    let words = format!("echo outside | socat -u - UDP4-SENDTO:{}:7007", World::SERVER4);
+    house.world.clients[0].run("sh", &["-c", &words])?;
+    ear.wait_for("outside", PATIENCE)?;
+
+    let heard = ear.stdout();
+    ensure!(!heard.contains("forged"), "in a member's name: {heard}");
+    ensure!(heard.contains("honest") == is_its_own, "{heard}");
+    Ok(())
 }
 
 #[test]

@@ -42,8 +42,15 @@ impl<F: Fabric> Tables<F> {
                 let packet = frame.get_mut(HEADER..).ok_or(Discard::Malformed)?;
                 self.forward(entry, packet, coalescer, sinks)
             }
-            FrameVerdict::Host | FrameVerdict::Port(BRIDGE_PORT) => {
-                self.frame_to_host(from, frame, coalescer, sinks)
+            FrameVerdict::Host => {
+                let mtu = self.fabric.mtu(from);
+                self.frame_to_device(mtu, frame, coalescer, sinks)
+            }
+            FrameVerdict::Port(BRIDGE_PORT) => {
+                // Before frames are joined, for then nobody sees how long they were.
+                self.check_len(BRIDGE_PORT, len)?;
+                let mtu = self.fabric.mtu(BRIDGE_PORT).min(self.fabric.mtu(from));
+                self.frame_to_device(mtu, frame, coalescer, sinks)
             }
             FrameVerdict::Port(to) => {
                 self.check_len(to, frame.len())?;
@@ -87,16 +94,16 @@ impl<F: Fabric> Tables<F> {
         sent
     }
 
-    fn frame_to_host<'b>(
+    fn frame_to_device<'b>(
         &self,
-        from: PortId,
+        mtu: u16,
         frame: &'b mut [u8],
         coalescer: &mut Coalescer<'b>,
         sinks: &mut Sinks<'_, impl Surroundings>,
     ) -> Result<(), Discard> {
         let ethernet::Head { ether_type, payload, .. } =
             ethernet::Head::parse(frame).map_err(|_| Discard::Malformed)?;
-        self.clamp(frame, self.fabric.mtu(from));
+        self.clamp(frame, mtu);
         let (link, payload) = frame.split_at(payload);
         let is_named = |head: &Head| match ether_type {
             EtherType::IPV4 => head.is_v4(),

@@ -57,6 +57,26 @@ fn the_next_start_takes_away_what_a_killed_run_left() {
 }
 
 #[test]
+fn what_another_run_has_made_since_is_not_taken_away() {
+    Lab::run(|lab| {
+        let tap = world(&lab, &[]);
+        sh("ip link set lan0 down");
+        drop(join(&lab, "lan0").unwrap());
+        drop(tap);
+        // As after a crash, and the start of another with a folder of its own.
+        sh("ip link del br-warren0");
+        sh("ip link add lan1 type veth peer name far1");
+        sh("ip link add br-warren0 type bridge");
+        sh("ip link set lan1 master br-warren0");
+
+        lab.journal().repair().unwrap();
+
+        assert_eq!(ports("br-warren0"), ["lan1"]);
+        assert!(!sh("ip link show lan0").contains(",UP"), "as it was found all the same");
+    });
+}
+
+#[test]
 fn an_existing_bridge_keeps_all_it_has() {
     Lab::run(|lab| {
         let tap = world(&lab, &[]);
@@ -71,6 +91,14 @@ fn an_existing_bridge_keeps_all_it_has() {
         assert_eq!(sh("ip link show br0"), bridge, "its hardware address is another now");
         let own: IpAddr = "192.168.7.1".parse().unwrap();
         assert!(!joined.is_own() && joined.name() == "br0" && joined.addresses() == [own]);
+        // As when a lease comes later.
+        sh("ip addr del 192.168.7.1/24 dev br0");
+        sh("ip addr add 192.168.7.9/24 dev br0");
+        let now = OnBridge::read("br0").unwrap();
+        assert_eq!(now.addresses, ["192.168.7.9".parse::<IpAddr>().unwrap()]);
+        assert_eq!(OnBridge::read("br0").unwrap(), now);
+        sh("ip addr del 192.168.7.9/24 dev br0");
+        sh("ip addr add 192.168.7.1/24 dev br0");
 
         assert_eq!(joined.undo(), Vec::<String>::new());
         drop(tap);

@@ -87,6 +87,21 @@ fn hosts_of_the_bridged_network_are_at_the_bridge_and_members_are_not() {
 }
 
 #[test]
+fn the_host_is_where_its_addresses_are_now() {
+    let mut switch = network(&NETWORKS);
+    let lease = ["192.168.7.9".parse().unwrap(), "fd77::9".parse().unwrap()];
+    let verdict = |switch: &Switch, to| switch.forward(CAROL, &packet("192.168.7.195", to));
+    assert_eq!(verdict(&switch, "192.168.7.9"), Verdict::Port(BRIDGE_PORT));
+
+    switch.apply(&FabricOp::HostOnBridge(lease.to_vec()));
+
+    assert_eq!(verdict(&switch, "192.168.7.9"), Verdict::Host);
+    assert_eq!(verdict(&switch, "192.168.7.1"), Verdict::Port(BRIDGE_PORT), "not any more");
+    let claim = asks(&switch, ALICE, ALICES, "192.168.7.9", "192.168.7.20");
+    assert_eq!(claim, dropped(Discard::SpoofedSource));
+}
+
+#[test]
 fn hosts_of_the_bridged_network_use_neither_members_addresses_nor_our_way_out() {
     let switch = network(&NETWORKS);
 

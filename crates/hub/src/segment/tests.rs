@@ -64,6 +64,20 @@ fn copies_are_limited_by_port_and_in_all() {
 }
 
 #[test]
+fn a_whole_network_causes_more_copies_than_one_member_and_at_the_cost_of_none() {
+    let now = start();
+    let segment = Segment::new(OWN, 1, now);
+    let copied = |port: PortId, now| {
+        let same = |n: u32| segment.may_copy(port, now, &n.to_ne_bytes(), 100);
+        (0..1000).filter(|n| same(*n).is_ok()).count()
+    };
+
+    assert_eq!(copied(BRIDGE_PORT, now), 200);
+    assert_eq!(copied(PortId(BRIDGE_PORT.0 % MEMBERS as u32), now + Duration::from_secs(2)), 80);
+    assert_eq!(copied(BRIDGE_PORT, now + Duration::from_secs(9)), 200);
+}
+
+#[test]
 fn what_is_long_counts_as_several_copies() {
     let now = start();
     for (len, allowed) in [(0, 80), (1536, 80), (1537, 40), (60_000, 2)] {

@@ -2,15 +2,20 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use contract::{BRIDGE_PORT, FabricOp, Layer, Plug};
-use host::{BridgeHost, Journal};
+use host::{BridgeHost, Journal, OnBridge};
 use ipnet::IpNet;
 use sys::{Tun, TunQueue};
-use tracing::{error, info};
+use tracing::{debug, error, info};
 
 use super::{StartError, cannot};
+use crate::driver::Services;
 use crate::workers::WorkerOp;
+
+/// How often the host is looked for on a bridge of its own: leases come and go.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// A device for frames that is joined to an interface of the host's; leaves that as it was found
 /// if the start fails.
@@ -71,9 +76,41 @@ impl Joined {
         self.host.as_ref().map_or(&[], BridgeHost::addresses)
     }
 
+    /// The bridge that the host itself is on, if it is.
+    pub(super) fn with_host(&self) -> Option<String> {
+        self.host.as_ref().filter(|host| !host.is_own()).map(|host| host.name().to_owned())
+    }
+
     /// Leaves the host as it was found; returns what could not be undone.
     pub(super) fn undo(mut self) -> Vec<String> {
         self.host.take().map(BridgeHost::undo).unwrap_or_default()
+    }
+}
+
+/// Tells the workers and the table of the host's when the host is on its bridge under other
+/// addresses, for as long as the future lives.
+pub(super) async fn keep_known(bridge: String, services: Arc<Services>) {
+    let mut every = tokio::time::interval(LOOK_EVERY);
+    let mut known = None;
+    loop {
+        every.tick().await;
+        let name = bridge.clone();
+        let now = match tokio::task::spawn_blocking(move || OnBridge::read(&name)).await {
+            Ok(Ok(now)) => now,
+            Ok(Err(error)) => {
+                debug!("{error}");
+                continue;
+            }
+            Err(_) => continue,
+        };
+        if known.as_ref() == Some(&now) {
+            continue;
+        }
+        let addresses = now.addresses.clone();
+        services.workers.submit(vec![WorkerOp::Fabric(FabricOp::HostOnBridge(addresses))]);
+        // The table names the hardware address.
+        services.subnets.notify_one();
+        known = Some(now);
     }
 }
 

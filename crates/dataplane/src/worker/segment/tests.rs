@@ -177,15 +177,7 @@ fn a_storm_is_cut_off_and_nobody_else_is() {
 #[test]
 fn a_frame_that_a_station_cannot_take_is_sent_to_the_others_only() {
     let mut lab = Lab::network();
-    let roomy = Plug {
-        port: PortId(DAVE.into()),
-        prefixes: vec![IpAddr::from([10, 0, 0, DAVE]).into()],
-        mtu: 9000,
-        layer: Layer::Ethernet,
-        user: Arc::default(),
-    };
-    lab.worker.apply(Op::Fabric(FabricOp::Plug(roomy)));
-    lab.connect(DAVE, Layer::Ethernet);
+    lab.plug_roomy(DAVE);
     lab.sends(BOB, &frame(Mac::BROADCAST, mac(BOB), EtherType(0x88b5), b"hello"));
     lab.sent();
     let of = |to, len: usize| frame(to, mac(ALICE), EtherType(0x88b5), &vec![7; len - HEADER]);
@@ -410,6 +402,45 @@ fn super_frames_pass_the_bridge_whole_in_and_cut_out() {
 }
 
 #[test]
+fn frames_that_are_too_long_for_the_joined_network_do_not_reach_it() {
+    let mut lab = Lab::bridged();
+    lab.plug_roomy(DAVE);
+    lab.bridge_sends(&[0; 10], &frame(Mac::BROADCAST, mac(PRINTER), EtherType(0x88b5), b""));
+    lab.sent();
+    let segment = |n: u32, len: u32| Blueprint {
+        sequence: n * len,
+        payload: vec![7; len as usize],
+        ..Blueprint::tcp(DAVE, PRINTER)
+    };
+    let segments = |len| [0, 1].map(|n| ip_frame(mac(PRINTER), DAVE, &segment(n, len)));
+
+    lab.arrive(DAVE, &segments(8960));
+    assert_eq!((lab.bridged_out(), lab.discarded(Discard::TooBig)), (vec![], 2));
+    lab.arrive(DAVE, &segments(1460));
+    assert_eq!(lab.bridged_out().len(), 1);
+}
+
+#[test]
+fn connections_to_the_joined_network_are_opened_with_segments_that_fit_it() {
+    let mut lab = Lab::bridged();
+    lab.plug_roomy(DAVE);
+    lab.bridge_sends(&[0; 10], &frame(Mac::BROADCAST, mac(PRINTER), EtherType(0x88b5), b""));
+    lab.sent();
+    let syn = |from, mss: u16| Blueprint {
+        flags: SYN,
+        options: [&[2, 4][..], &mss.to_be_bytes()].concat(),
+        payload: Vec::new(),
+        ..Blueprint::tcp(from, PRINTER)
+    };
+    for (from, mss) in [(DAVE, 1460), (ALICE, 1360)] {
+        lab.sends(from, &ip_frame(mac(PRINTER), from, &syn(from, 8960)));
+
+        let clamped = ip_frame(mac(PRINTER), from, &syn(from, mss));
+        assert_eq!(lab.bridged_out(), [[&[0; 10][..], &clamped].concat()]);
+    }
+}
+
+#[test]
 fn a_host_of_the_joined_network_and_a_member_reach_each_other() {
     let mut lab = Lab::bridged();
 
@@ -527,6 +558,19 @@ impl Lab {
         lab.worker.apply(Op::Fabric(plug));
         lab.outside.bridge = Some(FakeTun::default());
         lab
+    }
+
+    /// A station whose tunnel takes large frames.
+    fn plug_roomy(&mut self, host: u8) {
+        let roomy = Plug {
+            port: PortId(host.into()),
+            prefixes: vec![IpAddr::from([10, 0, 0, host]).into()],
+            mtu: 9000,
+            layer: Layer::Ethernet,
+            user: Arc::default(),
+        };
+        self.worker.apply(Op::Fabric(FabricOp::Plug(roomy)));
+        self.connect(host, Layer::Ethernet);
     }
 
     fn bridge_sends(&mut self, virtio: &[u8], frame: &[u8]) {

@@ -63,6 +63,12 @@ impl Home {
         claimed.map_or_else(|home| home, |_| own)
     }
 
+    /// The worker that sends; `None` if there is none yet.
+    #[must_use]
+    pub fn worker(&self) -> Option<usize> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|home| *home != NOBODY)
+    }
+
     pub(crate) fn move_to(&self, worker: usize) {
         if self.0.load(Ordering::Relaxed) != worker {
             self.0.store(worker, Ordering::Relaxed);

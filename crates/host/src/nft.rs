@@ -236,7 +236,7 @@ fn server_chains(
     // impostors nor to be masqueraded; but what this host takes for itself, or routes, is not
     // bridged. What it takes may be in a frame for everybody, so the frame does not tell.
     let forged = theirs.into_iter().flat_map(|(name, _)| {
-        let to_us = || Rule::new().iifname(NFT_CMP_EQ, name).to_this_host();
+        let to_us = || Rule::new().iifname(NFT_CMP_EQ, name).local_only();
         pools.iter().map(move |&pool| to_us().source_in(pool).verdict(NF_DROP))
     });
     let bridged = bridge.into_iter().flat_map(|(name, mac)| {
@@ -480,7 +480,7 @@ impl Rule {
     }
 
     /// The packet's destination is an address of this host's, and of no group.
-    fn to_this_host(self) -> Self {
+    fn local_only(self) -> Self {
         const NFTA_FIB_DREG: u16 = 1;
         const NFTA_FIB_RESULT: u16 = 2;
         const NFTA_FIB_FLAGS: u16 = 3;

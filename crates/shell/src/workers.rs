@@ -155,7 +155,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Control {
     epoch: u64,
-    ports: HashMap<PortId, Vec<Arc<PortCounters>>>,
+    ports: HashMap<PortId, Booked>,
     senders: HashMap<SocketId, (UdpSender, Option<Prefix>)>,
     /// With the worker that reads each.
     streams: HashMap<StreamId, (usize, Arc<StreamSender>)>,
@@ -163,6 +163,15 @@ struct Control {
     loads: Vec<usize>,
     spares: Arc<Spares>,
     discards: [u64; Discard::COUNT],
+}
+
+/// A port as the control plane knows it.
+#[derive(Debug, Default)]
+struct Booked {
+    /// One for each worker.
+    counters: Vec<Arc<PortCounters>>,
+    /// The same for all of them.
+    home: Arc<Home>,
 }
 
 /// One worker as seen from outside.
@@ -337,8 +346,11 @@ impl Workers {
 
     /// Sends an engine's message inside its own tunnel, after everything submitted so far.
     pub fn send_control(&self, port: PortId, bytes: Vec<u8>) {
-        if let Some(first) = self.0.workers.first() {
-            first.order(vec![Order::Control { port, bytes }]);
+        // To the worker that sends it: one that had to pass it on would be overtaken by the orders
+        // behind it, the last of all included.
+        let home = lock(&self.0.control).ports.get(&port).and_then(|booked| booked.home.worker());
+        if let Some(side) = self.0.workers.get(home.unwrap_or_default()) {
+            side.order(vec![Order::Control { port, bytes }]);
         }
     }
 
@@ -369,7 +381,8 @@ impl Workers {
     /// What a port has carried so far.
     #[must_use]
     pub fn counters(&self, port: PortId) -> PortTotals {
-        lock(&self.0.control).ports.get(&port).map(sum).unwrap_or_default()
+        let control = lock(&self.0.control);
+        control.ports.get(&port).map(|booked| sum(&booked.counters)).unwrap_or_default()
     }
 
     /// Ends a port, after everything submitted so far; what it has carried.
@@ -381,7 +394,7 @@ impl Workers {
         for side in &self.0.workers {
             side.order(vec![Order::Op(Op::Forget(port))]);
         }
-        control.ports.remove(&port).map(|sides| sum(&sides)).unwrap_or_default()
+        control.ports.remove(&port).map(|booked| sum(&booked.counters)).unwrap_or_default()
     }
 
     /// What all ports have carried, those that are gone included.
@@ -498,15 +511,14 @@ impl Control {
 
     /// Gives a port that is named for the first time a counter in every worker, and one home in all.
     fn count(&mut self, port: PortId, orders: &mut [Vec<Order>]) {
-        let counters = self.ports.entry(port).or_default();
+        let Booked { counters, home } = self.ports.entry(port).or_default();
         if !counters.is_empty() {
             return;
         }
-        let home = Arc::<Home>::default();
         for orders in orders {
             let one = Arc::<PortCounters>::default();
             counters.push(Arc::clone(&one));
-            orders.push(Order::Op(Op::Count { port, counters: one, home: Arc::clone(&home) }));
+            orders.push(Order::Op(Op::Count { port, counters: one, home: Arc::clone(home) }));
         }
     }
 }

@@ -194,7 +194,9 @@ fn nobody_sleeps_over_a_parcel() {
 fn a_home_belongs_to_the_first_until_it_moves() {
     let home = Home::default();
 
+    assert_eq!(home.worker(), None);
     assert_eq!((home.or_claim(1), home.or_claim(0)), (1, 1));
+    assert_eq!(home.worker(), Some(1));
     home.move_to(0);
 
     assert_eq!((home.or_claim(1), home.or_claim(0)), (0, 0));

@@ -17,7 +17,7 @@ use tracing::{debug, info};
 
 use super::guide::{ClientEvent, Order, Orders, Reports};
 use super::way::{AnyEngine, MAX_CALLERS, local_port, point_door};
-use super::whereabouts::{Calling, Found, Whereabouts, displaced};
+use super::whereabouts::{Calling, Found, Turn, Whereabouts, turn};
 use super::{Client, ClientFailure, Connection, FirstHop};
 use crate::driver::sleep_until;
 use crate::limits::Watch;
@@ -43,6 +43,7 @@ struct Caller {
     session: SessionId,
     connection: Connection,
     waits_for: Option<u64>,
+    since: Instant,
 }
 
 impl Client {
@@ -236,17 +237,22 @@ impl Client {
         Ok(())
     }
 
-    /// Makes room for a newcomer.
-    fn displace(&self, waiting: &mut Waiting, path: Path) {
+    /// Makes room for a newcomer; false if it is not its turn.
+    fn make_room(&self, waiting: &mut Waiting, path: Path, now: Instant) -> bool {
         let calling = waiting.callers.iter().map(Caller::calling).collect::<Vec<_>>();
-        let Some(session) = displaced(&calling, MAX_CALLERS, path.remote.ip()) else { return };
+        let session = match turn(&calling, MAX_CALLERS, path.remote.ip(), now) {
+            Turn::Now => return true,
+            Turn::Later => return false,
+            Turn::InsteadOf(session) => session,
+        };
         let Some(at) = calling.iter().position(|calling| calling.session == session) else {
-            return;
+            return true;
         };
         let caller = waiting.callers.remove(at);
         debug!(peer = %caller.connection.server, "another caller takes its place");
         waiting.door.forget(session);
         self.forget(caller.connection.port);
+        true
     }
 
     fn forget(&self, port: PortId) {
@@ -283,10 +289,8 @@ impl Client {
             Route::Reply => {
                 let _ = self.workers.transmit(path, &waiting.reply);
             }
-            Route::New => {
-                self.displace(waiting, path);
-                waiting.accept(now, path, bytes);
-            }
+            Route::New if self.make_room(waiting, path, now) => waiting.accept(now, path, bytes),
+            Route::New => self.workers.count_discard(Discard::RateLimited),
             Route::Discard(why) => self.workers.count_discard(why),
         }
     }
@@ -337,7 +341,7 @@ impl Waiting {
             answered,
         };
         connection.pump.feed(now, Input::Datagram { via: Via::Path(path), payload: &bytes });
-        self.callers.push(Caller { session, connection, waits_for: None });
+        self.callers.push(Caller { session, connection, waits_for: None, since: now });
     }
 }
 
@@ -355,6 +359,7 @@ impl Caller {
             ip: self.connection.server.ip(),
             // The data plane has keys of peers only.
             is_proven: self.connection.up || self.waits_for.is_some(),
+            since: self.since,
         }
     }
 

@@ -12,6 +12,10 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// The same while the name has no address at all.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// How long a caller may take to show that it is the peer before others from the same place get
+/// their turn: several times what a handshake takes.
+const TURN: Duration = Duration::from_secs(5);
+
 /// What became of looking up each name; nothing for those that did not resolve.
 pub(super) type Found = Vec<Option<Vec<IpAddr>>>;
 
@@ -80,16 +84,34 @@ pub(super) struct Calling {
     pub(super) ip: IpAddr,
     /// It has shown that it is the peer.
     pub(super) is_proven: bool,
+    /// When it called first.
+    pub(super) since: Instant,
+}
+
+/// Whether a newcomer is heard.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Turn {
+    /// There is room.
+    Now,
+    /// This one has to go first.
+    InsteadOf(SessionId),
+    /// Another caller from the same place has not had its time yet.
+    Later,
 }
 
 /// Who of `callers`, oldest first, has to go before a newcomer is heard: who called from the same
-/// place and got nowhere, or else, where there is room for `max` only, whoever has got nowhere for
-/// longest. Strangers can then delay the peer, but not lock it out.
-pub(super) fn displaced(callers: &[Calling], max: usize, newcomer: IpAddr) -> Option<SessionId> {
+/// place and got nowhere in its turn, or else, where there is room for `max` only, whoever has got
+/// nowhere for longest. Strangers elsewhere can then delay the peer, but not lock it out; those
+/// behind the peer's own address can take every other turn, or more if they call more often, but
+/// not break off its own.
+pub(super) fn turn(callers: &[Calling], max: usize, newcomer: IpAddr, now: Instant) -> Turn {
     let unproven = || callers.iter().filter(|caller| !caller.is_proven);
-    let same = unproven().find(|caller| place(caller.ip) == place(newcomer));
-    let oldest = || unproven().next().filter(|_| callers.len() >= max);
-    same.or_else(oldest).map(|caller| caller.session)
+    match unproven().find(|caller| place(caller.ip) == place(newcomer)) {
+        Some(same) if now.saturating_duration_since(same.since) < TURN => Turn::Later,
+        Some(same) => Turn::InsteadOf(same.session),
+        None if callers.len() < max => Turn::Now,
+        None => unproven().next().map_or(Turn::Now, |oldest| Turn::InsteadOf(oldest.session)),
+    }
 }
 
 /// What one caller can have all the addresses of.
@@ -152,33 +174,48 @@ mod tests {
         assert_eq!(peer.found().await, [Some(vec![ip("192.0.2.1")]), None]);
     }
 
-    fn callers(list: &[(&str, bool)]) -> Vec<Calling> {
+    fn callers(since: Instant, list: &[(&str, bool)]) -> Vec<Calling> {
         let numbered = list.iter().zip(1..);
         let caller = |(&(text, is_proven), n): (&(&str, bool), u64)| Calling {
             session: SessionId(n),
             ip: ip(text),
             is_proven,
+            since,
         };
         numbered.map(caller).collect()
     }
 
     #[test]
     fn strangers_make_room_for_a_newcomer_and_the_peer_does_not() {
-        let full = callers(&[("192.0.2.1", true), ("192.0.2.2", false), ("192.0.2.3", false)]);
-        assert_eq!(displaced(&full, 3, ip("192.0.2.9")), Some(SessionId(2)));
-        assert_eq!(displaced(&full, 4, ip("192.0.2.9")), None, "there is room");
-        let proven = callers(&[("192.0.2.1", true), ("192.0.2.2", true)]);
-        assert_eq!(displaced(&proven, 2, ip("192.0.2.9")), None);
+        let now = Instant::now();
+        let list = [("192.0.2.1", true), ("192.0.2.2", false), ("192.0.2.3", false)];
+        let full = callers(now, &list);
+        assert_eq!(turn(&full, 3, ip("192.0.2.9"), now), Turn::InsteadOf(SessionId(2)));
+        assert_eq!(turn(&full, 4, ip("192.0.2.9"), now), Turn::Now, "there is room");
+        let proven = callers(now, &[("192.0.2.1", true), ("192.0.2.2", true)]);
+        assert_eq!(turn(&proven, 2, ip("192.0.2.9"), now), Turn::Now);
     }
 
     #[test]
     fn a_place_has_one_attempt_at_a_time() {
-        let some = callers(&[("192.0.2.1", false), ("192.0.2.2", false), ("2001:db8::1", false)]);
-        assert_eq!(displaced(&some, 9, ip("192.0.2.2")), Some(SessionId(2)));
-        assert_eq!(displaced(&some, 9, ip("2001:db8::ffff")), Some(SessionId(3)));
-        assert_eq!(displaced(&some, 9, ip("2001:db8:0:1::1")), None);
+        let now = Instant::now();
+        let list = [("192.0.2.1", false), ("192.0.2.2", false), ("2001:db8::1", false)];
+        let (some, later) = (callers(now, &list), now + TURN);
+        assert_eq!(turn(&some, 9, ip("192.0.2.2"), later), Turn::InsteadOf(SessionId(2)));
+        assert_eq!(turn(&some, 9, ip("2001:db8::ffff"), later), Turn::InsteadOf(SessionId(3)));
+        assert_eq!(turn(&some, 9, ip("2001:db8:0:1::1"), later), Turn::Now);
         // Whoever is up may come again before it knows that it is gone.
-        let up = callers(&[("192.0.2.1", true)]);
-        assert_eq!(displaced(&up, 9, ip("192.0.2.1")), None);
+        let up = callers(now, &[("192.0.2.1", true)]);
+        assert_eq!(turn(&up, 9, ip("192.0.2.1"), now), Turn::Now);
+    }
+
+    #[test]
+    fn nobody_behind_the_same_address_breaks_off_an_attempt_that_has_just_begun() {
+        let now = Instant::now();
+        let peer = callers(now, &[("192.0.2.1", false)]);
+
+        let almost = now + TURN - Duration::from_millis(1);
+        assert_eq!(turn(&peer, 1, ip("192.0.2.1"), almost), Turn::Later);
+        assert_eq!(turn(&peer, 1, ip("192.0.2.1"), now + TURN), Turn::InsteadOf(SessionId(1)));
     }
 }

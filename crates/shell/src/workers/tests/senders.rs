@@ -129,7 +129,7 @@ impl Yard {
 
     fn heard(&self, port: u8) -> Vec<u64> {
         let control = lock(&self.workers.0.control);
-        control.ports[&PortId(port.into())].iter().map(|one| one.read().heard).collect()
+        control.ports[&PortId(port.into())].counters.iter().map(|one| one.read().heard).collect()
     }
 
     /// Has two members, one at each worker, send to member `to` without end, and the engine too,
@@ -164,6 +164,21 @@ impl Yard {
             is_over.store(true, Ordering::Relaxed);
         });
         numbers
+    }
+}
+
+#[test]
+fn an_engines_last_word_is_not_overtaken_by_the_end_of_its_port() {
+    let yard = Yard::new();
+    for port in 20..40 {
+        let peer = yard.member(port, 1);
+
+        yard.workers.send_control(PortId(port.into()), b"bye".to_vec());
+        yard.workers.forget(PortId(port.into()));
+
+        let mut room = [0; 100];
+        let len = peer.recv(&mut room).unwrap();
+        assert_eq!(&room[HEAD..len], b"bye", "to {port}");
     }
 }
 
@@ -246,7 +261,7 @@ fn an_idle_worker_is_woken_for_what_another_has_for_its_peer() {
     }
 
     let control = lock(&yard.workers.0.control);
-    let sent = control.ports[&PortId(2)].iter().map(|one| one.read().tx_packets);
+    let sent = control.ports[&PortId(2)].counters.iter().map(|one| one.read().tx_packets);
     assert_eq!(sent.collect::<Vec<_>>(), [0, 200]);
     drop(control);
     yard.workers.stop();

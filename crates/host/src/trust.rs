@@ -87,12 +87,14 @@ fn way(path: &Path) -> io::Result<Way> {
             continue;
         }
         if here != Path::new("/proc") && here.starts_with("/proc") {
-            // What this process has open, such as `/dev/stdin`: it has no path to look at.
-            return Ok(Way::Roots(if behind.as_os_str().is_empty() {
-                next
+            // What this process has open, such as `/dev/stdin`, has no path to look at. Any other
+            // link there leads past everything that was looked at.
+            let is_open_file = here.ends_with("fd") && behind.as_os_str().is_empty();
+            return Ok(if is_open_file {
+                Way::Roots(next)
             } else {
-                next.join(behind)
-            }));
+                Way::Others { folder: here, rest }
+            });
         }
         links += 1;
         if links > MAX_LINKS {
@@ -155,6 +157,7 @@ fn refused(why: &str) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd as _;
     use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
     use super::*;
@@ -208,6 +211,25 @@ mod tests {
             fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
             let error = read_as_its_owner(&file).unwrap_err().to_string();
             assert!(error.contains("user 61086 may not read it"), "{error}");
+        });
+    }
+
+    #[test]
+    fn what_is_open_is_read_but_nothing_is_reached_by_way_of_a_process() {
+        Lab::run(|_| {
+            let state = state();
+            let secret = File::open("/run/secret").unwrap();
+            let folder = File::open(&state).unwrap();
+            let own = |name: &str| PathBuf::from(format!("/proc/thread-self/{name}"));
+
+            let open = own(&format!("fd/{}", secret.as_raw_fd()));
+            assert_eq!(read_as_its_owner(&open).unwrap(), "root's");
+            let through = format!("fd/{}/warren.toml", folder.as_raw_fd());
+            for name in ["root/run/state/warren.toml", "root/run/secret", &through] {
+                assert!(!is_roots_alone(&own(name)).unwrap(), "{name}");
+                let error = read_as_its_owner(&own(name)).unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{name}: {error}");
+            }
         });
     }
 

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use config::ManagementListen;
 use contract::Secret;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::{Group, User};
 use openvpn::{Login, ManagementPlace, Profile};
 use shell::Desk;
@@ -77,13 +79,15 @@ impl ClientEntrance {
         };
         let way = if management.calls {
             let called = match &listen {
-                ManagementListen::Unix(path) => BlockingUnixStream::connect(path).map(Called::Unix),
+                ManagementListen::Unix(path) => BlockingUnixStream::connect(path)
+                    .and_then(|stream| check_called(&stream, callers).map(|()| stream))
+                    .map(Called::Unix),
                 ManagementListen::Tcp(address) => {
                     BlockingTcpStream::connect(address).map(Called::Tcp)
                 }
             };
             Way::Calls(called.map_err(|error| {
-                ManagementError(format!("management-client: nobody listens on {shown}: {error}"))
+                ManagementError(format!("management-client: cannot call {shown}: {error}"))
             })?)
         } else {
             Way::Listens(Bound::bind_for(&listen, callers).map_err(|error| {
@@ -101,6 +105,19 @@ impl ClientEntrance {
             Way::Calls(_) => None,
         }
     }
+}
+
+/// Whoever answers decides what the client does: it must be one of those who were named.
+fn check_called(stream: &BlockingUnixStream, callers: Callers) -> io::Result<()> {
+    if callers.user.is_none() && callers.group.is_none() {
+        return Ok(());
+    }
+    let peer = getsockopt(stream, PeerCredentials)?;
+    if callers.admit(peer.uid(), peer.gid()) {
+        return Ok(());
+    }
+    let what = format!("user {} listens there, who was not named", peer.uid());
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, what))
 }
 
 fn user_id(name: &str) -> Result<u32, ManagementError> {

@@ -1,10 +1,11 @@
 //! Where consoles connect.
 
 use std::fmt;
-use std::fs::{Permissions, remove_file, set_permissions};
+use std::fs::{File, remove_file};
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::UnixStream as BlockingUnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +14,10 @@ use std::time::Duration;
 
 use config::{AuthMode, ManagementListen, OpenVpn};
 use contract::{Authenticator, Secret};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open, openat};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, unlinkat};
 use openvpn::management::Hold;
 use shell::{Heard, News, SessionNews};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -342,7 +347,7 @@ pub(crate) struct Callers {
 }
 
 impl Callers {
-    fn admit(self, uid: u32, gid: u32) -> bool {
+    pub(crate) fn admit(self, uid: u32, gid: u32) -> bool {
         uid == 0 || self.user == Some(uid) || self.group == Some(gid)
     }
 }
@@ -379,27 +384,49 @@ impl Bound {
         }
     }
 
+    /// Whoever may write the folder, or one above it, must not lead us to anything elsewhere: all
+    /// is done in the folder as it was found, and the rights given are those of a socket.
     fn bind_unix(path: &Path, callers: Callers) -> io::Result<Self> {
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let above = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let folder = open(above.unwrap_or(Path::new(".")), flags, Mode::empty())?;
+        let here = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);
         // What an earlier run left is a socket that nobody answers.
-        match std::fs::symlink_metadata(path) {
+        match std::fs::symlink_metadata(&here) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
             Ok(facts) if !facts.file_type().is_socket() => {
                 return Err(io::Error::other("there is a file of this name; remove it"));
             }
-            Ok(_) if BlockingUnixStream::connect(path).is_ok() => {
-                return Err(io::Error::other("another program listens there"));
-            }
-            Ok(_) => remove_file(path)?,
+            Ok(_) => match BlockingUnixStream::connect(&here) {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    unlinkat(&folder, name, UnlinkatFlags::NoRemoveDir)?;
+                }
+                // Sockets that are no streams are somebody's, too.
+                Ok(_) | Err(_) => return Err(io::Error::other("another program listens there")),
+            },
         }
-        let listener = std::os::unix::net::UnixListener::bind(path)?;
+        let denied = if callers.group.is_some() { 0o117 } else { 0o177 };
+        let before = umask(Mode::from_bits_truncate(denied));
+        let listener = std::os::unix::net::UnixListener::bind(&here);
+        umask(before);
+        let listener = listener?;
         let mut file = SocketFile { path: path.to_owned(), callers };
-        let mode = if callers.group.is_some() { 0o660 } else { 0o600 };
-        set_permissions(path, Permissions::from_mode(mode))?;
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let made = File::from(openat(&folder, name, flags, Mode::empty())?);
+        let facts = made.metadata()?;
+        if !facts.file_type().is_socket()
+            || facts.nlink() != 1
+            || facts.uid() != Uid::effective().as_raw()
+        {
+            return Err(Errno::EEXIST.into());
+        }
         if callers.user.is_some() || callers.group.is_some() {
-            chown(path, callers.user, callers.group)?;
+            let (user, group) = (callers.user.map(Uid::from_raw), callers.group.map(Gid::from_raw));
+            fchownat(&made, "", user, group, AtFlags::AT_EMPTY_PATH)?;
         } else {
-            file.callers.user = Some(std::fs::metadata(path)?.uid());
+            file.callers.user = Some(facts.uid());
         }
         Ok(Self::Unix { listener, file })
     }

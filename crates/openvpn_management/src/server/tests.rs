@@ -1,5 +1,8 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use std::fs::{Permissions, set_permissions};
+use std::os::unix::fs::PermissionsExt as _;
+
 use config::Config;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
@@ -61,6 +64,35 @@ async fn what_an_earlier_run_left_is_replaced_but_never_a_file() {
     std::fs::write(&path, "precious").unwrap();
     assert!(bind(&path).unwrap_err().to_string().contains("there is a file"));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+}
+
+#[tokio::test]
+async fn a_living_socket_of_another_kind_is_somebody_elses() {
+    let folder = Folder::new();
+    let path = folder.path("socket");
+    let other = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+
+    let taken = bind(&path).unwrap_err().to_string();
+    assert!(taken.contains("another program listens there"), "{taken}");
+    assert!(path.exists());
+    drop(other);
+}
+
+#[tokio::test]
+async fn a_groups_socket_is_the_groups_whatever_way_leads_to_it() {
+    let folder = Folder::new();
+    let real = folder.path("real");
+    std::fs::create_dir(&real).unwrap();
+    std::os::unix::fs::symlink(&real, folder.path("link")).unwrap();
+    let group = Gid::effective().as_raw();
+    let callers = Callers { user: None, group: Some(group) };
+    let place = ManagementListen::Unix(folder.path("link/socket"));
+
+    let bound = Bound::bind_for(&place, callers).unwrap();
+    let facts = std::fs::metadata(real.join("socket")).unwrap();
+    assert_eq!((facts.mode() & 0o777, facts.gid()), (0o660, group));
+    drop(bound);
+    assert!(!real.join("socket").exists());
 }
 
 #[test]

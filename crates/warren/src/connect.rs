@@ -78,9 +78,13 @@ pub(crate) fn run(global: &Global, args: &ConnectArgs) -> anyhow::Result<()> {
     // With the rights of whoever calls: what the profile names, and the terminal.
     let file = args.file.clone();
     let text = read_profile(&file)?;
-    let (mut profile, login, desk) = prepare(&file, &text, args)?;
-    let token = pkcs11::of_profile(&profile, args.pin_file.as_deref())
-        .with_context(|| file.display().to_string())?;
+    let place = || file.display().to_string();
+    let profile = parse(&file, &text)?;
+    // First: the process that keeps the module has all that we have by then.
+    let warden = pkcs11::warden_of(&profile).with_context(place)?;
+    let (mut profile, login, desk) = prepare(&file, profile, args)?;
+    let token = warden.map(|warden| pkcs11::open(warden, args.pin_file.as_deref()));
+    let token = token.transpose().with_context(place)?;
     let tap = console::tap(&profile);
     logging::start_with("info", tap.as_ref());
     let entrance = ClientEntrance::open(&mut profile)
@@ -122,16 +126,20 @@ async fn stay_connected(
     running.until_told(&mut signals, async || info!("a client has nothing to reload")).await
 }
 
-/// Reads everything that the profile needs, and asks for what it does not say.
-fn prepare(
-    file: &Path,
-    text: &str,
-    args: &ConnectArgs,
-) -> anyhow::Result<(openvpn::Profile, Option<Login>, login::Desk)> {
+/// Reads everything that the profile names.
+fn parse(file: &Path, text: &str) -> anyhow::Result<openvpn::Profile> {
     let folder = file.parent().map(Path::to_owned).unwrap_or_default();
     let mut read = |name: &str| read_beside(&folder, name);
-    let mut profile = openvpn::Profile::parse(text, &mut read)
-        .map_err(|error| Usage(format!("{}:{error}", file.display())))?;
+    openvpn::Profile::parse(text, &mut read)
+        .map_err(|error| Usage(format!("{}:{error}", file.display())).into())
+}
+
+/// Adds what the command line says, and asks for what nobody says.
+fn prepare(
+    file: &Path,
+    mut profile: openvpn::Profile,
+    args: &ConnectArgs,
+) -> anyhow::Result<(openvpn::Profile, Option<Login>, login::Desk)> {
     args.console.apply(&mut profile)?;
     let management = &profile.management;
     let is_asked_elsewhere = management.place.is_some() && management.asks_passwords;

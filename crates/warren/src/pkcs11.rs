@@ -71,34 +71,44 @@ fn first_line(input: impl Read) -> Result<Secret, String> {
     Ok(Secret::new(line))
 }
 
-/// A library that root loads is as powerful as root.
-fn check_module(path: &str) -> anyhow::Result<()> {
+/// Who says which library is loaded.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum NamedBy {
+    /// Whoever wrote the profile, perhaps a stranger.
+    Profile,
+    /// The command line, or the server's configuration.
+    Caller,
+}
+
+/// The library's real path. One that root loads is as powerful as root, and one that a profile
+/// names must not have come with it.
+fn checked(path: &str, by: NamedBy) -> anyhow::Result<String> {
     let look = || format!("{path}: cannot look at this library");
     if !Path::new(path).is_absolute() {
         return Err(Usage(format!("{path}: write the whole path of the library")).into());
     }
-    if privileges::is_root() && !is_roots_alone(Path::new(path)).with_context(look)? {
+    let real = Path::new(path).canonicalize().with_context(look)?;
+    let must_be_roots = by == NamedBy::Profile || privileges::is_root();
+    if must_be_roots && !is_roots_alone(&real).with_context(look)? {
         let what = format!(
-            "{path}: others than root can change this library, and root would run it; install it \
-             where only root can write"
+            "{path}: others than root can change this library; install it where only root can write"
         );
         return Err(Usage(what).into());
     }
-    std::fs::metadata(path).with_context(look).map(drop)
+    let real = real.into_os_string().into_string();
+    real.map_err(|_| Usage(format!("{path}: its real path is not UTF-8")).into())
 }
 
-fn start(place: Place) -> anyhow::Result<Warden> {
-    for module in &place.modules {
-        check_module(&module.path)?;
+fn start(mut place: Place, by: NamedBy) -> anyhow::Result<Warden> {
+    for module in &mut place.modules {
+        module.path = checked(&module.path, by)?;
     }
     Warden::start(place).context("cannot start the process that keeps the PKCS #11 module")
 }
 
-/// Opens the key that a profile names in a token, if it does.
-pub(crate) fn of_profile(
-    profile: &Profile,
-    pin_file: Option<&Path>,
-) -> anyhow::Result<Option<TokenKey>> {
+/// Starts the process that keeps the modules of a profile, if it names a key in a token. Whatever
+/// is read or typed later, that process does not know.
+pub(crate) fn warden_of(profile: &Profile) -> anyhow::Result<Option<Warden>> {
     let Some(said) = &profile.token else { return Ok(None) };
     let module = |provider: &openvpn::TokenProvider| Module {
         path: provider.path.clone(),
@@ -110,18 +120,24 @@ pub(crate) fn of_profile(
         key: said.key.clone(),
         pin_cache: said.pin_cache,
     };
+    start(place, NamedBy::Profile).map(Some)
+}
+
+/// Opens the key that a profile names in a token.
+pub(crate) fn open(warden: Warden, pin_file: Option<&Path>) -> anyhow::Result<TokenKey> {
     let pins = Pins::new(pin_file, true)?;
-    Ok(Some(TokenKey::open(start(place)?, Arc::new(pins)).context("pkcs11-id")?))
+    TokenKey::open(warden, Arc::new(pins)).context("pkcs11-id")
 }
 
 /// Opens the server's key in a token, if the configuration names one.
 pub(crate) fn of_server(place: Option<&TokenPlace>) -> anyhow::Result<Option<TokenKey>> {
     let Some(place) = place else { return Ok(None) };
     let open = || {
-        let pins = Pins::new(place.pin_file.as_deref(), false)?;
         let module = Module { path: place.module.clone(), ..Module::default() };
-        let place = Place { modules: vec![module], key: place.key.clone(), pin_cache: None };
-        Ok::<_, anyhow::Error>(TokenKey::open(start(place)?, Arc::new(pins))?)
+        let there = Place { modules: vec![module], key: place.key.clone(), pin_cache: None };
+        let warden = start(there, NamedBy::Caller)?;
+        let pins = Pins::new(place.pin_file.as_deref(), false)?;
+        Ok::<_, anyhow::Error>(TokenKey::open(warden, Arc::new(pins))?)
     };
     open().context("doors.openvpn.server_key").map(Some)
 }
@@ -144,7 +160,7 @@ pub(crate) fn run(command: Pkcs11Command, output: Output) -> anyhow::Result<()> 
     let label = token.clone();
     let key = KeyName { token, ..KeyName::default() };
     let modules = vec![Module { path: path.clone(), ..Module::default() }];
-    let warden = start(Place { modules, key, pin_cache: None })?;
+    let warden = start(Place { modules, key, pin_cache: None }, NamedBy::Caller)?;
     let pin = if login || pin_file.is_some() {
         let question =
             PinQuestion { token: label.unwrap_or_else(|| path.clone()), is_last_try: false };
@@ -178,6 +194,31 @@ fn table(shown: &[Shown]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_profile_loads_no_library_that_came_with_it_whatever_way_it_names() {
+        if !privileges::is_root() {
+            eprintln!("skipped: needs root to own files");
+            return;
+        }
+        let folder = std::env::temp_dir().join(format!("warren-module-{}", std::process::id()));
+        std::fs::create_dir(&folder).expect("a folder");
+        let [own, evil] = ["own.so", "evil.so"].map(|name| folder.join(name));
+        for file in [&own, &evil] {
+            std::fs::write(file, "").expect("a file");
+        }
+        std::os::unix::fs::chown(&evil, Some(61_086), None).expect("root gives files away");
+        let by_way_of_root = |file: &Path| format!("/proc/self/root{}", file.display());
+        let seen = |path: &str| checked(path, NamedBy::Profile).map_err(|error| error.to_string());
+
+        for path in [evil.display().to_string(), by_way_of_root(&evil)] {
+            let refused = seen(&path).expect_err("it is somebody else's");
+            assert!(refused.contains("others than root"), "{refused}");
+        }
+        // What was looked at is what is loaded.
+        assert_eq!(seen(&by_way_of_root(&own)), Ok(own.display().to_string()));
+        std::fs::remove_dir_all(&folder).expect("it was made above");
+    }
 
     #[test]
     fn a_pin_is_one_line_that_a_token_can_take() {

@@ -68,8 +68,9 @@ pub(crate) fn run(global: &Global, args: &UpArgs) -> anyhow::Result<()> {
     logging::start_with(&config.log.level.to_string(), tap.as_ref());
 
     // With the rights of whoever calls.
-    let entrance = Entrance::open(&config.doors.openvpn)?;
+    // First: the process that keeps the module has all that we have by then.
     let token = pkcs11::of_server(config.doors.openvpn.server_key.as_ref())?;
+    let entrance = Entrance::open(&config.doors.openvpn)?;
     // Before any thread: from here on it is not root.
     let confined = Confinement {
         user: &config.server.user,

@@ -1,6 +1,8 @@
 //! A second process of the same program.
 
 use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -31,6 +33,32 @@ pub fn spawn(life: impl FnOnce()) -> io::Result<Offspring> {
             std::process::exit(0);
         }
     }
+}
+
+/// The same for a `life` that is trusted with no more than `line`: of what is open here, nothing
+/// else but standard input, output and error is open there. It must use nothing else that is open.
+///
+/// # Errors
+///
+/// As [`spawn`].
+pub fn spawn_with_only(line: UnixStream, life: impl FnOnce(UnixStream)) -> io::Result<Offspring> {
+    spawn(|| {
+        let kept = line.as_raw_fd().unsigned_abs();
+        let last = kept.checked_sub(1).map_or(Ok(()), |before| close_range(3, before));
+        if last.and_then(|()| close_range(kept.saturating_add(1).max(3), u32::MAX)).is_ok() {
+            life(line);
+        }
+    })
+}
+
+fn close_range(first: u32, last: u32) -> io::Result<()> {
+    if first > last {
+        return Ok(());
+    }
+    // SAFETY: plain numbers. Whoever owns what is closed is in the other process: this one ends
+    // without running anything of theirs.
+    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0_u32) })?;
+    Ok(())
 }
 
 impl Offspring {

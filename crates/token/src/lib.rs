@@ -7,8 +7,9 @@
 //! ```
 //!
 //! A module is a foreign C library: it may crash, hang, start threads or ask a daemon that is not
-//! there. It lives in a process of its own, the worker, which knows no other secret of ours than
-//! the PIN. The warden starts it, waits for its answers with a deadline, and kills it when one is
+//! there. It lives in a process of its own, the worker, which has nothing open but the line to the
+//! warden, and no other secret of ours in its memory than the PIN and what Warren had read when it
+//! started the warden: a client its profile, a server its configuration. The warden starts it, waits for its answers with a deadline, and kills it when one is
 //! missed; it is divided from Warren before that has threads or gives up the file system that the
 //! module needs. Every message between the three is bounded.
 //!

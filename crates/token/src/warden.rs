@@ -74,7 +74,7 @@ fn live(line: UnixStream, place: Place, open_time: Duration) -> io::Result<()> {
     // The user stays, for the module's files and daemons know it; of its powers nothing does.
     sys::privileges::give_up(None, &[])?;
     Kept {
-        line: Some(line),
+        line,
         place,
         open_time,
         pin: None,
@@ -91,8 +91,8 @@ fn live(line: UnixStream, place: Place, open_time: Duration) -> io::Result<()> {
 /// The warden's memory.
 #[derive(Debug)]
 struct Kept {
-    /// To who asks; a worker has it only until it closes it.
-    line: Option<UnixStream>,
+    /// To who asks.
+    line: UnixStream,
     place: Place,
     open_time: Duration,
     pin: Option<Secret>,
@@ -126,7 +126,7 @@ enum Missed {
 impl Kept {
     fn serve(mut self) -> io::Result<()> {
         while self.wait()? {
-            let Some((kind, body)) = receive(self.asking()?)? else { break };
+            let Some((kind, body)) = receive(&self.line)? else { break };
             let request = Request::parse(kind, &body).map_err(io::Error::other)?;
             let reply = match request {
                 Request::Open { pin } => {
@@ -146,14 +146,10 @@ impl Kept {
                     reply.unwrap_or_else(|missed| self.missed(missed, self.open_time))
                 }
             };
-            send(self.asking()?, reply.write())?;
+            send(&self.line, reply.write())?;
         }
         self.end_worker();
         Ok(())
-    }
-
-    fn asking(&self) -> io::Result<&UnixStream> {
-        self.line.as_ref().ok_or_else(|| io::ErrorKind::BrokenPipe.into())
     }
 
     /// Waits for a question, and forgets the PIN when its time is over; false if nobody will ask.
@@ -165,7 +161,7 @@ impl Kept {
             let timeout = left.map_or(PollTimeout::NONE, |left| {
                 PollTimeout::from(u16::try_from(left).unwrap_or(u16::MAX))
             });
-            let mut fds = [PollFd::new(self.asking()?.as_fd(), PollFlags::POLLIN)];
+            let mut fds = [PollFd::new(self.line.as_fd(), PollFlags::POLLIN)];
             match poll(&mut fds, timeout) {
                 Ok(0) => {}
                 Ok(_) => return Ok(true),
@@ -296,14 +292,12 @@ impl Kept {
         self.dying = None;
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_write_timeout(Some(MARGIN))?;
-        let (mut ours, asking, place) = (Some(ours), &mut self.line, &self.place);
-        let process = offspring::spawn(|| {
+        let place = &self.place;
+        let process = offspring::spawn_with_only(theirs, |theirs| {
             let _ = prctl::set_pdeathsig(Signal::SIGKILL);
-            // Who asks the warden is none of the module's business.
-            drop((ours.take(), asking.take()));
             module::work(theirs, place);
         })?;
-        Ok(Worker { line: ours.ok_or(io::ErrorKind::BrokenPipe)?, process })
+        Ok(Worker { line: ours, process })
     }
 
     fn end_worker(&mut self) {

@@ -390,7 +390,7 @@ impl Bound {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         let above = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let folder = open(above.unwrap_or(Path::new(".")), flags, Mode::empty())?;
+        let folder = open(above.unwrap_or_else(|| Path::new(".")), flags, Mode::empty())?;
         let here = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);
         // What an earlier run left is a socket that nobody answers.
         match std::fs::symlink_metadata(&here) {

@@ -136,13 +136,13 @@ fn write_profile(text: &mut String, input: &ProfileInput<'_>) -> std::fmt::Resul
         writeln!(text, "# It contains a private key: keep it as you would keep a password.")?;
     }
     writeln!(text, "client\ndev {}", input.device)?;
+    // A block takes what has been said of connections before it, and nothing of what follows.
+    writeln!(text, "nobind\ntun-mtu {}", input.mtu)?;
     write_remotes(text, input)?;
-    text.write_str("nobind\n")?;
     // OpenVPN Connect always does, and passes the words by with a remark.
     if input.client != ClientProgram::Connect {
         text.write_str("persist-tun\nresolv-retry infinite\n")?;
     }
-    writeln!(text, "tun-mtu {}", input.mtu)?;
     writeln!(text, "remote-cert-tls server\nverify-x509-name {SERVER_NAME} name")?;
     writeln!(text, "tls-version-min {}", input.tls_min)?;
     write_ciphers(text, input)?;
@@ -188,6 +188,10 @@ fn write_remotes(text: &mut String, input: &ProfileInput<'_>) -> std::fmt::Resul
     if let Some(fragment) = input.fragment {
         writeln!(over_udp, "fragment {fragment}")?;
     }
+    if is_mixed && says_goodbye {
+        // How long one remote is given before the next is tried; OpenVPN takes two minutes.
+        text.write_str("server-poll-timeout 10\n")?;
+    }
     for remote in input.remotes {
         let ProfileRemote { host, port, transport } = remote;
         let line = format!("remote {host} {port} {}\n", transport.name());
@@ -200,9 +204,6 @@ fn write_remotes(text: &mut String, input: &ProfileInput<'_>) -> std::fmt::Resul
     }
     if !is_mixed {
         text.write_str(&over_udp)?;
-    } else if says_goodbye {
-        // How long one remote is given before the next is tried; OpenVPN takes two minutes.
-        text.write_str("server-poll-timeout 10\n")?;
     }
     Ok(())
 }

@@ -83,13 +83,13 @@ fn a_profile_has_every_line_a_client_needs() {
         [
             "client",
             "dev tun",
+            "nobind",
+            "tun-mtu 1420",
             "remote vpn.example.org 443 udp",
             "remote 2001:db8::1 1194 udp6",
             "explicit-exit-notify 1",
-            "nobind",
             "persist-tun",
             "resolv-retry infinite",
-            "tun-mtu 1420",
             "remote-cert-tls server",
             "verify-x509-name warren-server name",
             "tls-version-min 1.2",
@@ -226,10 +226,11 @@ fn udp_comes_before_tcp_and_says_goodbye_by_itself() {
     let remotes = [udp, tcp];
     let text = |client| openvpn_profile(&ProfileInput { client, ..material.input(&remotes) });
 
-    let blocks = "<connection>\nremote 127.0.0.1 1194 udp\nexplicit-exit-notify 1\n</connection>\n\
-                  <connection>\nremote 127.0.0.1 443 tcp-client\n</connection>\nserver-poll-timeout 10\nnobind\n";
+    let blocks = "nobind\ntun-mtu 1420\nserver-poll-timeout 10\n\
+                  <connection>\nremote 127.0.0.1 1194 udp\nexplicit-exit-notify 1\n</connection>\n\
+                  <connection>\nremote 127.0.0.1 443 tcp-client\n</connection>\n";
     assert!(text(ClientProgram::Any).contains(blocks));
-    let lines = "\nremote 127.0.0.1 1194 udp\nremote 127.0.0.1 443 tcp-client\nnobind\n";
+    let lines = "\nremote 127.0.0.1 1194 udp\nremote 127.0.0.1 443 tcp-client\n";
     assert!(text(ClientProgram::Connect).contains(lines));
 }
 

@@ -226,6 +226,18 @@ pub fn with_block(profile: &str, tag: &str, content: &str) -> Result<String> {
     Ok(format!("{before}{open}\n{}\n{close}{after}", content.trim_end()))
 }
 
+/// A profile with other lines in place of the one that begins with `name`: options of connections
+/// count only if they stand before the blocks, so none on the command line would do.
+///
+/// # Errors
+/// If it has no such line.
+pub fn with_lines(profile: &str, name: &str, lines: &str) -> Result<String> {
+    let is_it = |line: &&str| line.split(' ').next() == Some(name);
+    let line = profile.lines().find(is_it);
+    let line = line.ok_or_else(|| anyhow!("the profile has no {name}"))?;
+    Ok(profile.replacen(&format!("\n{line}\n"), &format!("\n{lines}\n"), 1))
+}
+
 /// Forty seconds of pings, with a stream beside them, while keys are renewed every ten: none is
 /// lost. `stock` is the end that is OpenVPN, which says when it has new keys.
 ///

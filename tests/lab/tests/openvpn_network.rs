@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, ensure};
-use lab::openvpn::Client;
+use lab::openvpn::{Client, with_lines};
 use lab::warren::{GATEWAY4, GATEWAY6, Warren, config};
 use lab::{
     Capture, Lab, Namespace, PATIENCE, SourceMirror, World, eventually, ping, reach, scenario,
@@ -23,13 +23,35 @@ fn house(
     network: &[&str],
     options: &[&str],
 ) -> Result<(World, Warren, Vec<Client>)> {
+    house_with(lab, clients, network, options, str::to_owned)
+}
+
+/// The same, with profiles of a device that believes in 1500 bytes, whatever the server says.
+fn house_of_1500(
+    lab: &Lab,
+    clients: usize,
+    network: &[&str],
+) -> Result<(World, Warren, Vec<Client>)> {
+    let options = ["--pull-filter", "ignore", "tun-mtu"];
+    house_with(lab, clients, network, &options, |profile| {
+        with_lines(profile, "tun-mtu", "tun-mtu 1500\nmssfix 0").unwrap()
+    })
+}
+
+fn house_with(
+    lab: &Lab,
+    clients: usize,
+    network: &[&str],
+    options: &[&str],
+    change: impl Fn(&str) -> String,
+) -> Result<(World, Warren, Vec<Client>)> {
     let world = World::new(lab, clients)?;
     let warren = Warren::up(&world.server, "warren", &config(network, &[]))?;
     let mut connected = Vec::new();
     for (namespace, user) in world.clients.iter().zip(USERS) {
         let profile = warren.user_with_profile(user, PASSWORD, &World::SERVER4.to_string())?;
         let credentials = Some((user, PASSWORD));
-        connected.push(Client::connect(namespace, &profile, credentials, options)?);
+        connected.push(Client::connect(namespace, &change(&profile), credentials, options)?);
     }
     Ok((world, warren, connected))
 }
@@ -161,8 +183,7 @@ fn strangers_outside_reach_no_member() {
 fn a_packet_too_big_for_the_next_member_is_answered_with_the_size_that_fits() {
     scenario("too big", |lab| {
         // The clients' devices believe in 1500; the network carries less.
-        let options = ["--pull-filter", "ignore", "tun-mtu", "--tun-mtu", "1500"];
-        let (_world, _warren, clients) = house(lab, 2, &["mtu = 1400"], &options)?;
+        let (_world, _warren, clients) = house_of_1500(lab, 2, &["mtu = 1400"])?;
         let from = clients[0].namespace();
         let big = |to: IpAddr, len: &str| -> Result<String> {
             let to = to.to_string();
@@ -184,9 +205,8 @@ fn a_packet_too_big_for_the_next_member_is_answered_with_the_size_that_fits() {
 #[test]
 fn connections_agree_on_segments_that_fit() {
     scenario("mss", |lab| {
-        let options = ["--pull-filter", "ignore", "tun-mtu", "--tun-mtu", "1500", "--mssfix", "0"];
         let network = ["redirect_gateway = true", "mtu = 1400"];
-        let (world, _warren, clients) = house(lab, 1, &network, &options)?;
+        let (world, _warren, clients) = house_of_1500(lab, 1, &network)?;
         let client = clients[0].namespace();
         let device = client.device_with(clients[0].address4()?)?;
         let outside = world.outside.device_with(World::OUTSIDE4)?;
@@ -401,10 +421,10 @@ fn clients_behind_one_nat_router_are_told_apart() {
         let mut clients = Vec::new();
         for (namespace, user) in world.clients.iter().zip(USERS) {
             // The same source port as well, which leaves it to the router to make a difference.
-            let options = ["--bind", "--lport", "5555"];
             let profile = warren.user_with_profile(user, PASSWORD, &World::SERVER4.to_string())?;
-            let profile = profile.replace("\nnobind\n", "\n");
-            let client = Client::connect(namespace, &profile, Some((user, PASSWORD)), &options)?;
+            let profile = with_lines(&profile, "nobind", "bind\nlport 5555")?;
+            let client = Client::connect(namespace, &profile, Some((user, PASSWORD)), &[])?;
+            client.peer().wait_for("link local (bound): [AF_INET][undef]:5555", PATIENCE)?;
             assert_eq!(ping(namespace, GATEWAY4.parse()?, 2)?.lost(), 0);
             let remote: SocketAddr = warren.session_of(user)?.remote.parse()?;
             assert_eq!(remote.ip().to_canonical(), "203.0.113.254".parse::<IpAddr>()?);

@@ -82,6 +82,38 @@ pub enum Credentials {
         /// The verdict's.
         ticket: u64,
     },
+    /// CHAP and EAP-MD5 (RFC 1994): the response is MD5 over identifier, password and challenge.
+    Chap {
+        /// The user's name as the peer sent it.
+        user: String,
+        /// The identifier of challenge and response.
+        identifier: u8,
+        /// What we asked.
+        challenge: Vec<u8>,
+        /// What came back.
+        response: [u8; 16],
+    },
+    /// MS-CHAPv1 (RFC 2433), without the LAN Manager's half.
+    MsChapV1 {
+        /// The user's name as the peer sent it.
+        user: String,
+        /// What we asked.
+        challenge: [u8; 8],
+        /// The NT response.
+        response: [u8; 24],
+    },
+    /// MS-CHAPv2 and EAP-MSCHAPv2 (RFC 2759).
+    MsChapV2 {
+        /// The user's name as the peer sent it: what the response was made with, but for a domain
+        /// in front (`DOMAIN\\user`).
+        user: String,
+        /// What we asked.
+        authenticator_challenge: [u8; 16],
+        /// What the peer added.
+        peer_challenge: [u8; 16],
+        /// The NT response.
+        response: [u8; 24],
+    },
     /// A certificate chain (DER, leaf first) whose signature and validity the caller has verified.
     Certificate {
         /// Leaf first.
@@ -145,6 +177,25 @@ pub struct Grant {
     pub proof_since: u64,
     /// Options for the user's OpenVPN clients, besides the network's own.
     pub openvpn_options: Vec<String>,
+    /// What only who knows the password can tell, where the exchange wants such a thing.
+    pub proof: Option<PasswordProof>,
+}
+
+/// What follows from a password for both ends of an exchange, and from nothing else.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum PasswordProof {
+    /// For [`Credentials::MsChapV1`].
+    MsChapV1 {
+        /// The hash of the password's hash, 16 bytes (`NtPasswordHashHash`, RFC 2433, A.4).
+        hash_hash: Secret,
+    },
+    /// For [`Credentials::MsChapV2`].
+    MsChapV2 {
+        /// That we know the password, too (RFC 2759, 8.7).
+        authenticator_response: [u8; 20],
+        /// Where the session's keys come from, 16 bytes (RFC 3079, 3.4).
+        master_key: Secret,
+    },
 }
 
 /// Which certificate somebody proved themselves with.

@@ -73,6 +73,14 @@ pub enum Input<'a> {
 pub enum Output {
     /// Send a control message.
     Transmit(Transmit),
+    /// Give the peer an IP packet that is the engine's own: sent like one of the network's, in the
+    /// port's tunnel.
+    Deliver {
+        /// Whose tunnel.
+        port: PortId,
+        /// IPv4 or IPv6.
+        packet: Vec<u8>,
+    },
     /// Write to a reliable stream.
     Write {
         /// Which stream.

@@ -20,8 +20,8 @@ mod tunnel;
 mod work;
 
 pub use aaa::{
-    AuthContext, Authenticator, BoxFuture, CertificateId, Credentials, DenyReason, Grant, Secret,
-    Verdict as AuthVerdict,
+    AuthContext, Authenticator, BoxFuture, CertificateId, Credentials, DenyReason, Grant,
+    PasswordProof, Secret, Verdict as AuthVerdict,
 };
 pub use acceptor::{Acceptor, Arrival, Claim, Route};
 pub use engine::{
@@ -33,7 +33,7 @@ pub use hub::{
     Lease, LinkHead, MAX_QUESTION, Network, NoLease, PacketHead, Plug, SessionLimits, Verdict,
 };
 pub use path::{BRIDGE_PORT, Carrier, HOST_PORT, Path, PortId, SessionId, SocketId, StreamId, Via};
-pub use tunnel::{ContentKind, Discard, Frame, Opened, Tunnel, TunnelKey, Unpacked};
+pub use tunnel::{Chore, ContentKind, Discard, Frame, Opened, Tunnel, TunnelKey, Unpacked};
 pub use work::{Done, Work};
 
 /// Seconds since 1970 as the shell last read them: engines check certificates against this,

@@ -1,6 +1,7 @@
 //! The seam between protocols and the fast path.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
 
 use crate::path::{Carrier, StreamId};
 
@@ -9,8 +10,8 @@ use crate::path::{Carrier, StreamId};
 /// `&self` because any worker may use it for any packet: counters and replay windows are atomic,
 /// stateful ciphers lock inside.
 pub trait Tunnel: std::fmt::Debug + Send + Sync {
-    /// How much room the tunnel needs before and behind content of `len` bytes.
-    fn frame(&self, len: usize) -> Frame;
+    /// How much room the tunnel needs before and behind content of `len` bytes and this kind.
+    fn frame(&self, kind: ContentKind, len: usize) -> Frame;
 
     /// Encapsulates in place.
     ///
@@ -38,6 +39,24 @@ pub trait Tunnel: std::fmt::Debug + Send + Sync {
     /// Fails if the content is malformed, or larger than `out`.
     fn unpack(&self, _packed: &[u8], _out: &mut [u8]) -> Result<Unpacked, Discard> {
         Err(Discard::Malformed)
+    }
+
+    /// Whether the tunnel has work of its own: datagrams that it keeps until it is their turn,
+    /// acknowledgements that nobody else carries. Asked once, when it is installed; only then are
+    /// there calls of [`chore`](Self::chore).
+    fn has_chores(&self) -> bool {
+        false
+    }
+
+    /// Does the next piece of such work, into `room`: called after every [`open`](Self::open), and
+    /// when the time has come that was the answer, until the answer is [`Chore::Nothing`] or
+    /// [`Chore::Later`]. `room` is scratch memory of 64 KiB.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a datagram that was kept turns out to be malformed; there may be more.
+    fn chore(&self, _now: Instant, _room: &mut [u8]) -> Result<Chore, Discard> {
+        Ok(Chore::Nothing)
     }
 
     /// Whether content of `len` bytes leaves in one datagram; what does not is for
@@ -74,6 +93,19 @@ pub enum Unpacked {
     /// A message for the engine.
     Control(usize),
     /// Nothing yet, or nothing but a keep-alive.
+    Nothing,
+}
+
+/// What [`Tunnel::chore`] did; the number is how many bytes of the room are meant.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Chore {
+    /// This came out of a datagram that was kept.
+    Content(Unpacked),
+    /// This is a datagram for the peer, ready to send.
+    Datagram(usize),
+    /// There is nothing to do before this time, unless something arrives.
+    Later(Instant),
+    /// There is nothing to do.
     Nothing,
 }
 
@@ -115,6 +147,9 @@ pub enum Opened<'b> {
     Inner(TunnelKey, &'b mut [u8]),
     /// Authentic but empty.
     KeepAlive,
+    /// Nothing yet: it is kept until what comes before it has arrived, or has had time to
+    /// ([`Tunnel::chore`]).
+    Kept,
 }
 
 /// What an inbound datagram says about whose it is; never proof, only a table key.

@@ -165,7 +165,7 @@ pub(crate) fn encapsulate(
     write: impl FnOnce(&mut [u8]),
 ) -> Result<(), Discard> {
     let (path, lead) = to;
-    let frame = tunnel.frame(len);
+    let frame = tunnel.frame(kind, len);
     let sealed = frame.head + len + frame.tail;
     if !lead.takes(sealed) {
         return Err(Discard::TooBig);
@@ -310,7 +310,7 @@ mod tests {
     struct Plain;
 
     impl Tunnel for Plain {
-        fn frame(&self, _: usize) -> Frame {
+        fn frame(&self, _: ContentKind, _: usize) -> Frame {
             Frame { head: 4, tail: 0 }
         }
 
@@ -328,8 +328,8 @@ mod tests {
     struct WornOut;
 
     impl Tunnel for WornOut {
-        fn frame(&self, len: usize) -> Frame {
-            Plain.frame(len)
+        fn frame(&self, kind: ContentKind, len: usize) -> Frame {
+            Plain.frame(kind, len)
         }
 
         fn seal(&self, _: ContentKind, _: usize, _: &mut [u8]) -> Result<(), Discard> {

@@ -427,7 +427,7 @@ impl DataTunnel {
 }
 
 impl Tunnel for DataTunnel {
-    fn frame(&self, len: usize) -> Frame {
+    fn frame(&self, _: ContentKind, len: usize) -> Frame {
         let (head, tail) = self.shape.as_ref().map_or((0, 0), |shape| (shape.head(), shape.tail()));
         let frame = self.payload_frame(head + len + tail);
         Frame { head: frame.head + head, tail: tail + frame.tail }
@@ -459,7 +459,7 @@ impl Tunnel for DataTunnel {
             Opened::Packet(packet) => Ok(Unpacked::Packet(packet.len())),
             Opened::Frame(frame) => Ok(Unpacked::Frame(frame.len())),
             Opened::Control(message) => Ok(Unpacked::Control(message.len())),
-            Opened::KeepAlive => Ok(Unpacked::Nothing),
+            Opened::KeepAlive | Opened::Kept => Ok(Unpacked::Nothing),
             Opened::Packed(_) | Opened::Inner(..) => Err(Discard::Malformed),
         }
     }

@@ -111,7 +111,7 @@ fn packet(from: Ipv4Addr, to: Ipv4Addr, payload: usize) -> Vec<u8> {
 }
 
 fn sealed(by: &DataTunnel, packet: &[u8]) -> Vec<u8> {
-    let frame = by.frame(packet.len());
+    let frame = by.frame(ContentKind::Packet, packet.len());
     let mut out = vec![0; frame.head + packet.len() + frame.tail];
     out[frame.head..frame.head + packet.len()].copy_from_slice(packet);
     by.seal(ContentKind::Packet, packet.len(), &mut out).unwrap();
@@ -244,7 +244,7 @@ fn a_warm_worker_allocates_nothing_per_packet() {
             (to_host, to_bob.collect::<Vec<_>>(), from_carol, from_host)
         })
         .collect::<Vec<_>>();
-    let stride = alice.frame(40 + SEGMENT).head + 40 + SEGMENT;
+    let stride = alice.frame(ContentKind::Packet, 40 + SEGMENT).head + 40 + SEGMENT;
     let now = Instant::now();
     type Round = (Vec<u8>, Vec<u8>, Vec<u8>, [Vec<u8>; 2]);
     let mut turn = |worker: &mut Worker<Switch>, batch: &mut Round| {
@@ -292,7 +292,7 @@ fn warm_workers_allocate_nothing_per_packet_that_they_hand_over() {
             (from_alice.collect::<Vec<_>>(), from_bob, super_packet(address(BOB), 30))
         })
         .collect::<Vec<_>>();
-    let stride = alice.frame(40 + SEGMENT).head + 40 + SEGMENT;
+    let stride = alice.frame(ContentKind::Packet, 40 + SEGMENT).head + 40 + SEGMENT;
     let now = Instant::now();
     let mut turn = |(from_alice, from_bob, from_host): &mut (Vec<u8>, Vec<u8>, Vec<u8>)| {
         let received = Received { path: path(BOB), stride, bytes: from_bob };

@@ -417,7 +417,7 @@ impl Member {
     fn send_inside(&self, message: &[u8]) {
         let tunnel = self.tunnels.iter().find(|(id, _)| Some(*id) == self.exit);
         let Some((_, tunnel)) = tunnel else { return };
-        let frame = tunnel.frame(message.len());
+        let frame = tunnel.frame(ContentKind::Control, message.len());
         let mut out = vec![0; frame.head + message.len() + frame.tail];
         out[frame.head..][..message.len()].copy_from_slice(message);
         if tunnel.seal(ContentKind::Control, message.len(), &mut out).is_ok() {

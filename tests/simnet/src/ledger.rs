@@ -112,7 +112,7 @@ impl Ledger {
         let Some(Exit::Tunnel(key)) = self.exit(port) else { return Err(Discard::NoTunnel) };
         let installed = self.tunnel(key).ok_or(Discard::NoTunnel)?;
 
-        let frame = installed.tunnel.frame(content.len());
+        let frame = installed.tunnel.frame(kind, content.len());
         let mut datagram = vec![0; frame.head + content.len() + frame.tail];
         datagram[frame.head..][..content.len()].copy_from_slice(content);
         installed.tunnel.seal(kind, content.len(), &mut datagram)?;
@@ -150,7 +150,7 @@ impl Ledger {
         let content = match opened {
             Opened::Packet(content) | Opened::Frame(content) => Content::Packet(content.to_vec()),
             Opened::Control(message) => Content::Control(message.to_vec()),
-            Opened::KeepAlive => Content::Nothing,
+            Opened::KeepAlive | Opened::Kept => Content::Nothing,
             Opened::Inner(..) | Opened::Packed(_) => return Err(Discard::Malformed),
         };
         Ok(Arrived { port, content, roamed })

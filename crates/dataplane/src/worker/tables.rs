@@ -220,7 +220,7 @@ impl<F: Fabric> Tables<F> {
             Opened::Inner(..) => Err(Discard::Malformed), // no protocol nests twice
             Opened::Frame(frame) => self.on_frame(entry, frame, coalescer, sinks),
             Opened::Packed(packed) => self.unpack(entry, packed, coalescer, sinks),
-            Opened::KeepAlive => Ok(()),
+            Opened::KeepAlive | Opened::Kept => Ok(()),
         }
     }
 
@@ -544,7 +544,7 @@ impl<F: Fabric> Tables<F> {
         };
 
         let len = content.0.len() + content.1.len();
-        let frame = inner.tunnel.frame(len);
+        let frame = inner.tunnel.frame(kind, len);
         let mut room = std::mem::take(&mut sinks.scratch.inner);
         let sent = match room.get_mut(..frame.head + len + frame.tail) {
             Some(out) => {

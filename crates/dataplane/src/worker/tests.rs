@@ -601,7 +601,7 @@ impl Fabric for Flat {
 struct Tagged(u8);
 
 impl Tunnel for Tagged {
-    fn frame(&self, _: usize) -> Frame {
+    fn frame(&self, _: ContentKind, _: usize) -> Frame {
         Frame { head: HEAD, tail: 0 }
     }
 
@@ -628,7 +628,7 @@ impl Tunnel for Tagged {
 struct Outer;
 
 impl Tunnel for Outer {
-    fn frame(&self, _: usize) -> Frame {
+    fn frame(&self, _: ContentKind, _: usize) -> Frame {
         Frame { head: HEAD, tail: 0 }
     }
 

@@ -76,7 +76,7 @@ impl<S: Surroundings> Sinks<'_, S> {
 struct Sealed;
 
 impl Tunnel for Sealed {
-    fn frame(&self, _len: usize) -> Frame {
+    fn frame(&self, _: ContentKind, _len: usize) -> Frame {
         Frame { head: 0, tail: 0 }
     }
 

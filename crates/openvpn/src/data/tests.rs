@@ -34,7 +34,7 @@ fn tunnel(side: Side, cipher: Cipher, peer_id: Option<u32>) -> DataTunnel {
 }
 
 fn seal(tunnel: &DataTunnel, content: &[u8]) -> Vec<u8> {
-    let frame = tunnel.frame(content.len());
+    let frame = tunnel.frame(ContentKind::Packet, content.len());
     let mut out = vec![0; frame.head + content.len() + frame.tail];
     out[frame.head..frame.head + content.len()].copy_from_slice(content);
     tunnel.seal(ContentKind::Packet, content.len(), &mut out).unwrap();

@@ -23,7 +23,7 @@ fn tunnel(direction: Option<bool>, time: u32) -> DataTunnel {
 }
 
 fn sealed(by: &DataTunnel, content: &[u8]) -> Vec<u8> {
-    let frame = by.frame(content.len());
+    let frame = by.frame(ContentKind::Packet, content.len());
     let mut out = vec![0; frame.head + content.len() + frame.tail];
     out[frame.head..frame.head + content.len()].copy_from_slice(content);
     by.seal(ContentKind::Packet, content.len(), &mut out).unwrap();

@@ -23,7 +23,7 @@ const KEY: TunnelKey = TunnelKey::OpenVpn { peer: 1, key_id: 0 };
 struct Null;
 
 impl Tunnel for Null {
-    fn frame(&self, _: usize) -> Frame {
+    fn frame(&self, _: ContentKind, _: usize) -> Frame {
         Frame { head: 4, tail: 0 }
     }
 
@@ -42,8 +42,8 @@ impl Tunnel for Null {
 struct Bomb;
 
 impl Tunnel for Bomb {
-    fn frame(&self, content: usize) -> Frame {
-        Null.frame(content)
+    fn frame(&self, kind: ContentKind, content: usize) -> Frame {
+        Null.frame(kind, content)
     }
 
     fn seal(&self, kind: ContentKind, len: usize, out: &mut [u8]) -> Result<(), Discard> {

@@ -63,7 +63,7 @@ impl ToyTunnel {
 }
 
 impl Tunnel for ToyTunnel {
-    fn frame(&self, _: usize) -> Frame {
+    fn frame(&self, _: ContentKind, _: usize) -> Frame {
         Frame { head: 3, tail: 1 }
     }
 

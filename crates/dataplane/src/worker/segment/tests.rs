@@ -699,7 +699,7 @@ struct Tagged {
 }
 
 impl Tunnel for Tagged {
-    fn frame(&self, _: usize) -> Frame {
+    fn frame(&self, _: ContentKind, _: usize) -> Frame {
         Frame { head: HEAD, tail: 0 }
     }
 

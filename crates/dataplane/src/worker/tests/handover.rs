@@ -18,7 +18,7 @@ const KIND: StreamKind = StreamKind::OpenVpn { mtu: MTU };
 struct Numbered(u8, AtomicU32);
 
 impl Tunnel for Numbered {
-    fn frame(&self, _: usize) -> Frame {
+    fn frame(&self, _: ContentKind, _: usize) -> Frame {
         Frame { head: NUMBERED, tail: 0 }
     }
 

@@ -10,8 +10,8 @@ use super::*;
 struct Packing;
 
 impl Tunnel for Packing {
-    fn frame(&self, len: usize) -> Frame {
-        Tagged(ALICE).frame(len)
+    fn frame(&self, kind: ContentKind, len: usize) -> Frame {
+        Tagged(ALICE).frame(kind, len)
     }
 
     fn seal(&self, kind: ContentKind, len: usize, out: &mut [u8]) -> Result<(), Discard> {

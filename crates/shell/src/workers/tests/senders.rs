@@ -19,7 +19,7 @@ const ENOUGH: usize = 2000;
 struct Numbered(AtomicU32);
 
 impl Tunnel for Numbered {
-    fn frame(&self, _: usize) -> Frame {
+    fn frame(&self, _: ContentKind, _: usize) -> Frame {
         Frame { head: HEAD, tail: 0 }
     }
 

@@ -21,6 +21,7 @@ pub(crate) use self::half_open::{HalfOpen, MAX_HALF_OPEN, MAX_HALF_OPEN_PER_SOUR
 use crate::aside::Whose;
 use crate::clock;
 use crate::front::Lobby;
+use crate::kind::DoorKind;
 use crate::limits::Watch;
 use crate::news::{Newsroom, SessionNews};
 use crate::pump::{Carried, Effect, Pump};
@@ -114,6 +115,8 @@ pub(crate) enum Order<A> {
 
 /// What a door's task owns.
 pub(crate) struct Driver<A: Acceptor> {
+    kind: DoorKind,
+    /// Its name.
     door: &'static str,
     acceptor: A,
     services: Arc<Services>,
@@ -199,13 +202,14 @@ where
     A::Engine: Send,
 {
     pub(crate) fn new(
-        door: &'static str,
+        kind: DoorKind,
         acceptor: A,
         services: Arc<Services>,
     ) -> (Self, mpsc::UnboundedReceiver<Answered>) {
         let (answers, answered) = mpsc::unbounded_channel();
         let driver = Self {
-            door,
+            kind,
+            door: kind.name(),
             acceptor,
             services,
             sessions: HashMap::new(),
@@ -410,7 +414,7 @@ where
             return;
         }
         let session = SessionId(self.services.sessions.fetch_add(1, Ordering::Relaxed));
-        let port = PortId(self.services.ports.fetch_add(1, Ordering::Relaxed));
+        let port = self.kind.port(self.services.ports.fetch_add(1, Ordering::Relaxed));
         let arrival = Arrival { path, datagram: bytes };
         let seed = (self.services.seed)();
         let Some(engine) = self.acceptor.accept(now, arrival, session, port, seed) else {

@@ -28,6 +28,7 @@ use tracing::{debug, warn};
 use self::sharing::Sharing;
 use self::strangers::Strangers;
 use crate::driver::HalfOpen;
+use crate::kind::DoorKind;
 use crate::workers::{WorkerOp, Workers};
 
 mod sharing;
@@ -96,9 +97,9 @@ impl Lobby {
         }
     }
 
-    /// Names a connection.
-    pub(crate) fn name(&self) -> StreamId {
-        StreamId(self.next.fetch_add(1, Ordering::Relaxed))
+    /// Names a connection that came to this door.
+    fn name(&self, door: DoorKind) -> StreamId {
+        door.stream(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
     fn guests(&self) -> MutexGuard<'_, Guests> {
@@ -183,6 +184,7 @@ pub(crate) struct FrontSettings {
 /// Everything that the listeners of a door share.
 #[derive(Debug)]
 pub(crate) struct Front {
+    door: DoorKind,
     lobby: Arc<Lobby>,
     workers: Workers,
     /// Says whose the first bytes are.
@@ -207,12 +209,14 @@ impl Drop for Listener {
 
 impl Front {
     pub(crate) fn new(
+        door: DoorKind,
         lobby: Arc<Lobby>,
         workers: Workers,
         claims: fn(&[u8]) -> Claim,
         settings: FrontSettings,
     ) -> Arc<Self> {
         Arc::new(Self {
+            door,
             lobby,
             workers,
             claims,
@@ -276,7 +280,7 @@ impl Front {
     ) -> io::Result<()> {
         let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let local = stream.local_addr()?.ip();
-        let id = self.lobby.name();
+        let id = self.lobby.name(self.door);
         let path = Path { local: Some(local), remote, carrier: Carrier::Stream(id) };
         let (place, evicted) =
             Place::find(&self.lobby, path).ok_or(io::ErrorKind::QuotaExceeded)?;

@@ -19,6 +19,7 @@ mod clock;
 mod door;
 mod driver;
 mod front;
+mod kind;
 mod leases;
 mod limits;
 mod news;

@@ -4,12 +4,12 @@ mod bridge;
 mod client_keys;
 mod doors;
 mod elsewhere;
+mod openvpn;
 mod outside;
 mod reload;
 mod segment;
 mod watch;
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -19,29 +19,27 @@ use std::time::{Duration, Instant};
 
 use backends::{Identity, LocalAuthenticator, Store, random_bytes};
 use config::{Config, Ipv6Pool};
-use contract::{
-    Authenticator, Carrier, Discard, DnsSettings, Farewell, Layer, PortId, SocketId, WallClock,
-};
+use contract::{Authenticator, Discard, DnsSettings, Farewell, Layer, PortId, WallClock};
 use dataplane::{Offloads, PortTotals};
 use host::{Journal, Keeper, ServerHost, ServerPlan, WatchedFiles};
 use hub::{AnyFabric, HubNetwork, NetworkSettings, Segment, Switch, SwitchPolicy, SwitchSettings};
 use ipnet::{IpNet, Ipv6Net};
-use openvpn::Door;
 use pki::Members;
 use rustls::sign::CertifiedKey;
 use sys::Tun;
 use token::TokenKey;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle};
 use tracing::{error, info, warn};
 
 use self::bridge::Joined;
-use self::doors::{AllBound, OpenDoor, bind_all};
+use self::doors::{Doors, EventRoutes};
 use self::outside::{Followed, ReadOutside};
 use self::reload::keep;
 pub use self::reload::{Changed, ConfigReader, ReloadError};
 use crate::clock;
-use crate::driver::{Order, Services, SessionInfo, Which};
+use crate::driver::{Services, SessionInfo, Which};
+use crate::kind::DoorKind;
 use crate::leases::StoreMemory;
 use crate::news::{News, Newsroom};
 use crate::workers::{WorkerEvent, Workers, WorkersConfig};
@@ -118,6 +116,8 @@ pub struct Summary {
 pub struct DoorInfo {
     /// The protocol.
     pub name: &'static str,
+    /// Whether the configuration wants it open.
+    pub is_enabled: bool,
     /// Whether it is open.
     pub is_open: bool,
     /// Where.
@@ -170,20 +170,13 @@ struct Inner {
     /// One reload at a time.
     reloading: tokio::sync::Mutex<()>,
     broken: tokio::sync::Notify,
-    door: tokio::sync::Mutex<Option<OpenDoor>>,
-    listening: Mutex<Vec<Listening>>,
+    doors: tokio::sync::Mutex<Doors>,
+    listening: Mutex<Vec<(DoorKind, Listening)>>,
     routes: Mutex<EventRoutes>,
     host: Mutex<Option<ServerHost>>,
     joined: Mutex<Option<Joined>>,
     next_socket: AtomicU32,
     tasks: Mutex<Vec<JoinHandle<()>>>,
-}
-
-/// Which door hears which socket.
-#[derive(Debug, Default)]
-struct EventRoutes {
-    sockets: BTreeSet<SocketId>,
-    door: Option<mpsc::Sender<WorkerEvent>>,
 }
 
 impl Server {
@@ -218,11 +211,7 @@ impl Server {
         };
         // Ports first: a port in use must not cost a device and a firewall table.
         let workers_wanted = config.server.workers.map_or_else(default_workers, usize::from);
-        let bound = if config.doors.openvpn.enabled {
-            bind_all(&config.doors.openvpn, &[], workers_wanted)?
-        } else {
-            AllBound::default()
-        };
+        let bound = openvpn::bind_first(&config, &[], workers_wanted)?;
 
         let memory = StoreMemory::new(Arc::clone(&store))
             .map_err(|error| cannot("a thread for leases")(&error))?;
@@ -328,7 +317,7 @@ impl Server {
             ipv6,
             reloading: tokio::sync::Mutex::new(()),
             broken: tokio::sync::Notify::new(),
-            door: tokio::sync::Mutex::new(None),
+            doors: tokio::sync::Mutex::default(),
             listening: Mutex::default(),
             routes: Mutex::default(),
             host: Mutex::new(undo.release()),
@@ -344,7 +333,7 @@ impl Server {
         server.tell_registered().await;
         let config = server.config();
         if config.doors.openvpn.enabled
-            && let Err(error) = server.open_first_door(&config, bound).await
+            && let Err(error) = server.open_first_openvpn(&config, bound).await
         {
             server.stop().await;
             return Err(error);
@@ -368,8 +357,13 @@ impl Server {
     /// Every door, open or not.
     #[must_use]
     pub fn doors(&self) -> Vec<DoorInfo> {
-        let listen = lock(&self.0.listening).clone();
-        vec![DoorInfo { name: "openvpn", is_open: !listen.is_empty(), listen }]
+        let config = self.config();
+        let info = |kind: DoorKind| {
+            let listen = self.listening(kind);
+            let (name, is_enabled) = (kind.name(), kind.is_enabled(&config));
+            DoorInfo { name, is_enabled, is_open: !listen.is_empty(), listen }
+        };
+        DoorKind::ALL.into_iter().map(info).collect()
     }
 
     /// Whether the kernel cuts and joins datagrams for us.
@@ -386,13 +380,12 @@ impl Server {
 
     /// Every live session with its traffic, oldest first.
     pub async fn sessions(&self) -> Vec<(SessionInfo, PortTotals)> {
-        let Some(orders) = self.orders().await else { return Vec::new() };
-        let (reply, list) = oneshot::channel();
-        if orders.send(Order::List(reply)).await.is_err() {
-            return Vec::new();
+        let mut list = Vec::new();
+        for door in self.orders().await {
+            list.extend(door.list().await);
         }
+        list.sort_by_key(|info| info.id);
         let workers = &self.0.services.workers;
-        let list = list.await.unwrap_or_default();
         list.into_iter()
             .map(|info| {
                 let totals = workers.counters(info.port);
@@ -417,12 +410,11 @@ impl Server {
     }
 
     async fn end(&self, which: Which, farewell: Farewell) -> u64 {
-        let Some(orders) = self.orders().await else { return 0 };
-        let (reply, ended) = oneshot::channel();
-        if orders.send(Order::End(which, farewell, reply)).await.is_err() {
-            return 0;
+        let mut count = 0;
+        for door in self.orders().await {
+            count += door.end(which.clone(), farewell).await;
         }
-        ended.await.unwrap_or_default()
+        count
     }
 
     /// Users changed: fixed addresses are kept free for their owners.
@@ -446,12 +438,11 @@ impl Server {
     /// Tells the peers, ends every session, and leaves the host as it was found. Returns what
     /// could not be undone.
     pub async fn stop(&self) -> Vec<String> {
-        if let Some(mut door) = self.0.door.lock().await.take() {
-            door.listeners.clear();
-            let (done, stopped) = oneshot::channel();
-            let _ = door.orders.send(Order::Stop(done)).await;
-            let _ = tokio::time::timeout(FAREWELL_TIME, stopped).await;
-            door.task.abort();
+        let doors = std::mem::take(&mut *self.0.doors.lock().await);
+        let closing =
+            doors.open.into_values().map(|door| tokio::spawn(door.close())).collect::<Vec<_>>();
+        for door in closing {
+            let _ = door.await;
         }
         for task in lock(&self.0.tasks).drain(..) {
             task.abort();
@@ -491,10 +482,6 @@ impl Server {
         });
         let updated = updated.await.map_err(|error| ReloadError::Host(error.to_string()))?;
         updated.map_err(ReloadError::Host)
-    }
-
-    async fn orders(&self) -> Option<mpsc::Sender<Order<Door>>> {
-        self.0.door.lock().await.as_ref().map(|door| door.orders.clone())
     }
 
     fn spawn_tasks(
@@ -575,19 +562,7 @@ async fn route_events(server: std::sync::Weak<Inner>, mut heard: mpsc::Receiver<
             error!(%error, "the TUN device fails: packets of the host are lost; restart Warren");
             continue;
         }
-        let door = {
-            let routes = lock(&inner.routes);
-            let is_known = match &event {
-                WorkerEvent::Datagram { path, .. } => match path.carrier {
-                    Carrier::Udp(socket) => routes.sockets.contains(&socket),
-                    // All of them came in by the one door that takes connections.
-                    Carrier::Stream(_) => true,
-                    Carrier::Ip { .. } => false,
-                },
-                _ => true,
-            };
-            routes.door.clone().filter(|_| is_known)
-        };
+        let door = lock(&inner.routes).of(&event);
         // The end of a stream is said once, so it has to be heard.
         if let (WorkerEvent::StreamClosed { .. }, Some(door)) = (&event, &door) {
             let _ = door.send(event).await;

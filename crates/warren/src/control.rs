@@ -27,12 +27,11 @@ impl Control for Live {
                 let mut own = summary.addresses.iter();
                 own.find(|net| matches!(net, IpNet::V4(_)) == is_ipv4).map(ToString::to_string)
             };
-            let config = self.0.config();
             let doors = self.0.doors().into_iter().map(|door| DoorStatus {
                 name: door.name.to_owned(),
                 listen: door.listen.iter().map(ToString::to_string).collect(),
                 sessions: sessions.iter().filter(|(info, _)| info.door == door.name).count() as u64,
-                state: match (door.is_open, config.doors.openvpn.enabled) {
+                state: match (door.is_open, door.is_enabled) {
                     (true, _) => DoorState::Open,
                     (false, false) => DoorState::Disabled,
                     (false, true) => DoorState::Failed,

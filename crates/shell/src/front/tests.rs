@@ -52,7 +52,8 @@ impl Hall {
             handshake,
             kind: StreamKind::OpenVpn { mtu: 1420 },
         };
-        let front = Front::new(Arc::default(), workers, openvpn::claims, settings);
+        let front =
+            Front::new(DoorKind::OpenVpn, Arc::default(), workers, openvpn::claims, settings);
         let socket = sys::tcp::listen(([127, 0, 0, 1], 0).into()).unwrap();
         let address = socket.local_addr().unwrap();
         let socket = TcpListener::from_std(socket).unwrap();

@@ -34,7 +34,8 @@ impl Server {
             }
         };
         let names = revoked.iter().map(ToString::to_string).collect();
-        if let Some(orders) = self.orders().await {
+        let orders = self.0.doors.lock().await.openvpn.clone();
+        if let Some(orders) = orders {
             let change: Change<Door> = Box::new(move |_, door| door.refuse_keys(revoked));
             let _ = orders.send(Order::Change(change)).await;
         }

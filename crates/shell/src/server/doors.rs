@@ -1,56 +1,140 @@
-//! The OpenVPN door of a running server: opened, changed and closed while packets flow.
+//! The doors of a running server: opened, changed and closed while packets flow.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
-use backends::random_bytes;
-use config::{Config, OpenVpn};
-use contract::SocketId;
-use dataplane::{SocketKind, StreamKind};
-use openvpn::Door;
-use pki::OutsideRules;
+use contract::{Acceptor, BoxFuture, Carrier, Farewell, SocketId};
+use dataplane::SocketKind;
 use sys::{UdpIo, UdpOptions};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tracing::{error, warn};
 
-use super::{
-    Changed, FAREWELL_TIME, Listening, MAX_EVENTS, ReloadError, Server, StartError, cannot, keep,
-    lock,
-};
-use crate::door::{Surroundings, responder};
-use crate::driver::{Change, Driver, Order, Which};
-use crate::front::{Front, FrontSettings, Listener};
-use crate::workers::WorkerOp;
+use super::{FAREWELL_TIME, Listening, MAX_EVENTS, Server, StartError, cannot, lock};
+use crate::driver::{Driver, Order, SessionInfo, Which};
+use crate::front::{Front, Listener};
+use crate::kind::DoorKind;
+use crate::workers::{WorkerEvent, WorkerOp};
 
-/// The OpenVPN door while it is open.
+/// What can be asked of every door's driver.
+pub(super) trait TakesOrders: fmt::Debug + Send + Sync {
+    /// Ends sessions; how many.
+    fn end(&self, which: Which, farewell: Farewell) -> BoxFuture<'_, u64>;
+    /// Every session.
+    fn list(&self) -> BoxFuture<'_, Vec<SessionInfo>>;
+    /// Ends sessions, and returns when they have said goodbye, or had time to.
+    fn drain(&self, which: Which) -> BoxFuture<'_, ()>;
+    /// Ends everything, likewise.
+    fn stop(&self) -> BoxFuture<'_, ()>;
+}
+
+impl<A: Acceptor + 'static> TakesOrders for mpsc::Sender<Order<A>> {
+    fn end(&self, which: Which, farewell: Farewell) -> BoxFuture<'_, u64> {
+        Box::pin(async move {
+            let (reply, ended) = oneshot::channel();
+            let _ = self.send(Order::End(which, farewell, reply)).await;
+            ended.await.unwrap_or_default()
+        })
+    }
+
+    fn list(&self) -> BoxFuture<'_, Vec<SessionInfo>> {
+        Box::pin(async move {
+            let (reply, list) = oneshot::channel();
+            let _ = self.send(Order::List(reply)).await;
+            list.await.unwrap_or_default()
+        })
+    }
+
+    fn drain(&self, which: Which) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let (done, drained) = oneshot::channel();
+            let _ = self.send(Order::Drain(which, done)).await;
+            let _ = tokio::time::timeout(FAREWELL_TIME, drained).await;
+        })
+    }
+
+    fn stop(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let (done, stopped) = oneshot::channel();
+            let _ = self.send(Order::Stop(done)).await;
+            let _ = tokio::time::timeout(FAREWELL_TIME, stopped).await;
+        })
+    }
+}
+
+/// A door while it is open.
 #[derive(Debug)]
 pub(super) struct OpenDoor {
-    pub(super) orders: mpsc::Sender<Order<Door>>,
+    kind: DoorKind,
+    pub(super) orders: Arc<dyn TakesOrders>,
     sockets: Vec<(SocketAddr, SocketId)>,
-    front: Arc<Front>,
-    pub(super) listeners: Vec<Listener>,
-    pub(super) task: AbortHandle,
+    pub(super) front: Arc<Front>,
+    listeners: Vec<Listener>,
+    task: AbortHandle,
+}
+
+impl OpenDoor {
+    /// Lets nobody in any more, ends every session, and is gone.
+    pub(super) async fn close(mut self) {
+        self.listeners.clear();
+        self.orders.stop().await;
+        self.task.abort();
+    }
+}
+
+/// Those that are open.
+#[derive(Debug, Default)]
+pub(super) struct Doors {
+    pub(super) open: BTreeMap<DoorKind, OpenDoor>,
+    /// What only this one can be told.
+    pub(super) openvpn: Option<mpsc::Sender<Order<openvpn::Door>>>,
+}
+
+/// Which door hears what.
+#[derive(Debug, Default)]
+pub(super) struct EventRoutes {
+    sockets: BTreeMap<SocketId, DoorKind>,
+    doors: BTreeMap<DoorKind, mpsc::Sender<WorkerEvent>>,
+}
+
+impl EventRoutes {
+    /// Where it belongs, unless it is nobody's any more.
+    pub(super) fn of(&self, event: &WorkerEvent) -> Option<mpsc::Sender<WorkerEvent>> {
+        let kind = match event {
+            WorkerEvent::Datagram { path, .. } => match path.carrier {
+                Carrier::Udp(socket) => self.sockets.get(&socket).copied(),
+                Carrier::Stream(stream) => DoorKind::of_stream(stream),
+                Carrier::Ip { .. } => None,
+            },
+            WorkerEvent::Control { port, .. } | WorkerEvent::Notice { port, .. } => {
+                DoorKind::of_port(*port)
+            }
+            WorkerEvent::StreamClosed { stream, .. } => DoorKind::of_stream(*stream),
+            WorkerEvent::TunFailed(_) => None,
+        };
+        self.doors.get(&kind?).cloned()
+    }
 }
 
 impl Server {
-    async fn open_door(
+    /// Puts an acceptor to work. Whoever broke is told; the door takes no connections yet.
+    pub(super) fn drive<A>(
         &self,
-        config: &Config,
-        outside: Option<&OutsideRules>,
-        bound: AllBound,
-    ) -> Result<(), StartError> {
-        let ready = bound.ready(|| self.next_socket())?;
-        let responder = self.responder(config, outside)?;
-        let mut acceptor = Door::new(Instant::now(), Arc::new(responder), random_bytes());
-        let revoked = self.revoked_keys().map_err(|error| cannot("client keys")(&error))?;
-        acceptor.refuse_keys(revoked);
+        kind: DoorKind,
+        acceptor: A,
+        front: Arc<Front>,
+    ) -> (OpenDoor, mpsc::Sender<Order<A>>)
+    where
+        A: Acceptor + Send + 'static,
+        A::Engine: Send,
+    {
         let (events, heard) = mpsc::channel(MAX_EVENTS);
         let (orders, received) = mpsc::channel(16);
-        let (driver, answered) = Driver::new("openvpn", acceptor, Arc::clone(&self.0.services));
+        let (driver, answered) = Driver::new(kind, acceptor, Arc::clone(&self.0.services));
         let task = tokio::spawn(driver.run(answered, heard, received));
         let (inner, gone) = (Arc::downgrade(&self.0), task.abort_handle());
         let watch = tokio::spawn(async move {
@@ -58,140 +142,64 @@ impl Server {
                 && error.is_panic()
                 && let Some(inner) = inner.upgrade()
             {
-                error!("the OpenVPN door broke; this is a bug, please report it: {error}");
+                let door = kind.name();
+                error!(door, "a door broke; this is a bug, please report it: {error}");
                 inner.broken.notify_one();
             }
         });
         lock(&self.0.tasks).push(watch);
-        lock(&self.0.routes).door = Some(events);
-        let services = &self.0.services;
-        let front = Front::new(
-            Arc::clone(&services.lobby),
-            services.workers.clone(),
-            openvpn::claims,
-            front_settings(config),
-        );
+        lock(&self.0.routes).doors.insert(kind, events);
         let (sockets, listeners) = (Vec::new(), Vec::new());
-        let mut door = OpenDoor { orders, sockets, front, listeners, task: gone };
-        self.add_sockets(&mut door, ready).await;
-        *self.0.door.lock().await = Some(door);
-        Ok(())
+        let taker = Arc::new(orders.clone());
+        (OpenDoor { kind, orders: taker, sockets, front, listeners, task: gone }, orders)
     }
 
-    fn responder(
-        &self,
-        config: &Config,
-        outside: Option<&OutsideRules>,
-    ) -> Result<openvpn::ResponderConfig, StartError> {
-        let around = Surroundings {
-            identity: &self.0.identity,
-            token: self.0.token.as_ref(),
-            members: Arc::clone(&self.0.members),
-            outside,
-            clock: Arc::clone(&self.0.clock),
-            network: config.network.name.clone(),
-            mtu: config.network.mtu,
-        };
-        responder(&config.doors.openvpn, &around).map_err(|error| cannot("doors.openvpn")(&error))
-    }
-
-    /// The same for a server that has read the files of outside CAs a moment ago.
-    pub(super) async fn open_first_door(
-        &self,
-        config: &Config,
-        bound: AllBound,
-    ) -> Result<(), StartError> {
-        let outside = self.0.members.outside();
-        self.open_door(config, outside.as_deref(), bound).await
-    }
-
-    fn next_socket(&self) -> SocketId {
+    pub(super) fn next_socket(&self) -> SocketId {
         let number = self.0.next_socket.fetch_add(1, Ordering::Relaxed);
         SocketId(u16::try_from(number).unwrap_or(u16::MAX))
     }
 
-    async fn add_sockets(&self, door: &mut OpenDoor, ready: AllReady) {
-        for (address, id, listener) in ready.tcp {
-            door.listeners.push(door.front.listen(id, address, listener));
-            lock(&self.0.listening).push(Listening::Tcp(address));
-        }
-        for (address, id, sockets) in ready.udp {
-            lock(&self.0.routes).sockets.insert(id);
-            let kind = SocketKind::OpenVpnResponder;
-            let workers = &self.0.services.workers;
-            let epoch =
-                workers.submit(vec![WorkerOp::AddSocket { id, kind, sockets, prefix: None }]);
-            workers.wait_applied(epoch).await;
-            door.sockets.push((address, id));
-            lock(&self.0.listening).push(Listening::Udp(address));
-        }
-        // UDP first, as everybody shows and tries it.
-        lock(&self.0.listening).sort_by_key(|at| matches!(at, Listening::Tcp(_)));
+    /// What the doors' drivers can be asked.
+    pub(super) async fn orders(&self) -> Vec<Arc<dyn TakesOrders>> {
+        let doors = self.0.doors.lock().await;
+        doors.open.values().map(|door| Arc::clone(&door.orders)).collect()
     }
 
-    /// Opens, closes or changes the door; on an error it is as it was. Clients are told of the CAs
-    /// of `outside`, which is put in force afterwards.
-    pub(super) async fn change_door(
-        &self,
-        next: &Config,
-        outside: Option<&OutsideRules>,
-    ) -> Result<(), ReloadError> {
-        let wanted = &next.doors.openvpn;
-        let now = lock(&self.0.listening).clone();
-        let bound = if wanted.enabled {
-            bind_all(wanted, &now, self.0.services.workers.count())
-                .map_err(|error| ReloadError::Host(error.to_string()))?
-        } else {
-            AllBound::default()
-        };
-        let responder =
-            self.responder(next, outside).map_err(|error| ReloadError::Host(error.to_string()))?;
+    /// Where a door listens.
+    pub(super) fn listening(&self, kind: DoorKind) -> Vec<Listening> {
+        let all = lock(&self.0.listening);
+        all.iter().filter(|(door, _)| *door == kind).map(|(_, at)| *at).collect()
+    }
 
-        if !wanted.enabled {
-            self.close_sockets(&now).await;
-            if let Some(door) = self.0.door.lock().await.take() {
-                let (done, stopped) = oneshot::channel();
-                let _ = door.orders.send(Order::Stop(done)).await;
-                let _ = tokio::time::timeout(FAREWELL_TIME, stopped).await;
-                door.task.abort();
-            }
-            return Ok(());
+    pub(super) async fn add_sockets(&self, door: &mut OpenDoor, ready: AllReady) {
+        let kind = door.kind;
+        for (address, id, listener) in ready.tcp {
+            door.listeners.push(door.front.listen(id, address, listener));
+            lock(&self.0.listening).push((kind, Listening::Tcp(address)));
         }
-        if self.0.door.lock().await.is_none() {
-            return self
-                .open_door(next, outside, bound)
-                .await
-                .map_err(|error| ReloadError::Host(error.to_string()));
+        for (address, id, socket, sockets) in ready.udp {
+            lock(&self.0.routes).sockets.insert(id, kind);
+            let workers = &self.0.services.workers;
+            let epoch = workers.submit(vec![WorkerOp::AddSocket {
+                id,
+                kind: socket,
+                sockets,
+                prefix: None,
+            }]);
+            workers.wait_applied(epoch).await;
+            door.sockets.push((address, id));
+            lock(&self.0.listening).push((kind, Listening::Udp(address)));
         }
-        // The last thing that may fail, before the first that cannot be taken back.
-        let ready = bound
-            .ready(|| self.next_socket())
-            .map_err(|error| ReloadError::Host(error.to_string()))?;
-        let is_stale = |at: &Listening| match at {
-            Listening::Udp(address) => !wanted.listen.contains(address),
-            Listening::Tcp(address) => !wanted.listen_tcp.contains(address),
-        };
-        let stale = now.into_iter().filter(is_stale).collect::<Vec<_>>();
-        self.close_sockets(&stale).await;
-        let mut door = self.0.door.lock().await;
-        if let Some(door) = &mut *door {
-            door.front.change(front_settings(next));
-            let responder = Arc::new(responder);
-            let change: Change<Door> = Box::new(move |now, acceptor| {
-                acceptor.reconfigure(now, responder);
-                Vec::new()
-            });
-            let _ = door.orders.send(Order::Change(change)).await;
-            self.add_sockets(door, ready).await;
-        }
-        Ok(())
+        // UDP first, as everybody shows and tries it.
+        let order = |(kind, at): &(DoorKind, Listening)| (*kind, matches!(at, Listening::Tcp(_)));
+        lock(&self.0.listening).sort_by_key(order);
     }
 
     /// Ends the sessions on these addresses, then stops listening there.
-    async fn close_sockets(&self, stale: &[Listening]) {
-        let (closing, listeners) = {
-            let mut door = self.0.door.lock().await;
-            let Some(door) = &mut *door else { return };
+    pub(super) async fn close_sockets(&self, kind: DoorKind, stale: &[Listening]) {
+        let (closing, listeners, orders) = {
+            let mut doors = self.0.doors.lock().await;
+            let Some(door) = doors.open.get_mut(&kind) else { return };
             let is_stale = |address: &SocketAddr| stale.contains(&Listening::Udp(*address));
             let (closing, open): (Vec<_>, Vec<_>) =
                 door.sockets.drain(..).partition(|(address, _)| is_stale(address));
@@ -200,31 +208,48 @@ impl Server {
             let (listeners, open): (Vec<_>, Vec<_>) = door.listeners.drain(..).partition(is_stale);
             door.listeners = open;
             // Dropped here: nobody else comes in while the others say goodbye.
-            (closing, listeners.iter().map(|at| at.id).collect::<Vec<_>>())
+            let listeners = listeners.iter().map(|at| at.id).collect::<Vec<_>>();
+            (closing, listeners, Arc::clone(&door.orders))
         };
         // The farewells leave through the sockets that are to be closed.
         for id in closing.iter().map(|(_, id)| id).chain(&listeners) {
-            let Some(orders) = self.orders().await else { continue };
-            let (done, drained) = oneshot::channel();
-            let _ = orders.send(Order::Drain(Which::Socket(*id), done)).await;
-            let _ = tokio::time::timeout(FAREWELL_TIME, drained).await;
+            orders.drain(Which::Socket(*id)).await;
         }
-        for (address, id) in closing {
+        for (_, id) in closing {
             self.0.services.workers.submit(vec![WorkerOp::RemoveSocket(id)]);
             lock(&self.0.routes).sockets.remove(&id);
-            lock(&self.0.listening).retain(|open| *open != Listening::Udp(address));
         }
-        let is_open = |at: &Listening| matches!(at, Listening::Udp(_)) || !stale.contains(at);
+        let is_open = |(of, at): &(DoorKind, Listening)| *of != kind || !stale.contains(at);
         lock(&self.0.listening).retain(is_open);
+    }
+
+    /// Closes a door, if it is open.
+    pub(super) async fn close_door(&self, kind: DoorKind) {
+        self.close_sockets(kind, &self.listening(kind)).await;
+        let door = self.0.doors.lock().await.open.remove(&kind);
+        if let Some(door) = door {
+            door.close().await;
+        }
     }
 }
 
-fn front_settings(config: &Config) -> FrontSettings {
-    let door = &config.doors.openvpn;
-    FrontSettings {
-        port_share: door.port_share.clone(),
-        handshake: door.handshake_timeout,
-        kind: StreamKind::OpenVpn { mtu: config.network.mtu },
+/// Where a door is to listen, and the keys of the configuration that say so.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Places<'c> {
+    /// What is spoken on the UDP sockets.
+    pub(super) udp_kind: SocketKind,
+    pub(super) udp: (&'static str, &'c [SocketAddr]),
+    pub(super) tcp: (&'static str, &'c [SocketAddr]),
+}
+
+impl Places<'_> {
+    /// Which of these addresses are not wanted any more.
+    pub(super) fn stale(&self, now: Vec<Listening>) -> Vec<Listening> {
+        let is_stale = |at: &Listening| match at {
+            Listening::Udp(address) => !self.udp.1.contains(address),
+            Listening::Tcp(address) => !self.tcp.1.contains(address),
+        };
+        now.into_iter().filter(is_stale).collect()
     }
 }
 
@@ -232,67 +257,72 @@ fn front_settings(config: &Config) -> FrontSettings {
 #[derive(Debug, Default)]
 pub(super) struct AllBound {
     udp: Vec<Bound>,
-    tcp: Vec<(SocketAddr, TcpListener)>,
+    tcp: Vec<(SocketAddr, TcpListener, &'static str)>,
 }
 
 /// One address, with a socket for each worker.
 #[derive(Debug)]
-pub(super) struct Bound {
+struct Bound {
     address: SocketAddr,
+    kind: SocketKind,
+    key: &'static str,
     sockets: Vec<std::net::UdpSocket>,
 }
 
 /// What listens and only has to be given to those who serve it.
 #[derive(Debug)]
-struct AllReady {
-    udp: Vec<(SocketAddr, SocketId, Vec<UdpIo>)>,
+pub(super) struct AllReady {
+    udp: Vec<(SocketAddr, SocketId, SocketKind, Vec<UdpIo>)>,
     tcp: Vec<(SocketAddr, SocketId, tokio::net::TcpListener)>,
 }
 
 impl AllBound {
     /// Does what may still fail; `next` numbers the sockets.
-    fn ready(self, mut next: impl FnMut() -> SocketId) -> Result<AllReady, StartError> {
+    pub(super) fn ready(self, mut next: impl FnMut() -> SocketId) -> Result<AllReady, StartError> {
         let mut ready = AllReady { udp: Vec::new(), tcp: Vec::new() };
-        for (address, listener) in self.tcp {
-            let listener = tokio::net::TcpListener::from_std(listener)
-                .map_err(|error| cannot("doors.openvpn.listen_tcp")(&error))?;
+        for (address, listener, key) in self.tcp {
+            let listener =
+                tokio::net::TcpListener::from_std(listener).map_err(|error| cannot(key)(&error))?;
             ready.tcp.push((address, next(), listener));
         }
-        for Bound { address, sockets } in self.udp {
+        for Bound { address, kind, key, sockets } in self.udp {
             let id = next();
             let sockets = sockets.into_iter().map(|socket| UdpIo::new(id, socket));
-            let sockets = sockets
-                .collect::<io::Result<Vec<_>>>()
-                .map_err(|error| cannot("doors.openvpn.listen")(&error))?;
-            ready.udp.push((address, id, sockets));
+            let sockets =
+                sockets.collect::<io::Result<Vec<_>>>().map_err(|error| cannot(key)(&error))?;
+            ready.udp.push((address, id, kind, sockets));
         }
         Ok(ready)
     }
 }
 
-/// Binds the addresses of `door` that are not open already.
+/// Binds the addresses of a door that are not open already.
 pub(super) fn bind_all(
-    door: &OpenVpn,
+    places: &Places<'_>,
     open: &[Listening],
     workers: usize,
 ) -> Result<AllBound, StartError> {
     let mut bound = AllBound::default();
-    for &address in &door.listen {
+    let (key, udp) = places.udp;
+    for &address in udp {
         if open.contains(&Listening::Udp(address)) {
             continue;
         }
         match bind(address, workers) {
-            Ok(sockets) => bound.udp.push(Bound { address, sockets }),
-            Err(error) => skip(error, address, door.listen.len(), "listen")?,
+            Ok(sockets) => {
+                bound.udp.push(Bound { address, kind: places.udp_kind, key, sockets });
+            }
+            Err(error) => skip(error, address, udp.len(), key)?,
         }
     }
-    for &address in &door.listen_tcp {
+    let (key, tcp) = places.tcp;
+    for &address in tcp {
         if open.contains(&Listening::Tcp(address)) {
             continue;
         }
         match sys::tcp::listen(address) {
-            Ok(listener) => bound.tcp.push((address, listener)),
-            Err(error) => skip(error, address, door.listen_tcp.len(), "listen_tcp")?,
+            Ok(listener) => bound.tcp.push((address, listener, key)),
+            Err(error) => skip(error, address, tcp.len(), key)?,
         }
     }
     Ok(bound)
@@ -306,7 +336,7 @@ fn skip(
     key: &'static str,
 ) -> Result<(), StartError> {
     if !is_family_missing(&error, address) || wanted < 2 {
-        return Err(StartError(format!("doors.openvpn.{key}: {error}")));
+        return Err(cannot(key)(&error));
     }
     warn!(%address, "this kernel has no IPv6: not listening there");
     Ok(())
@@ -327,28 +357,6 @@ fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::UdpSock
     drop(alone);
     let options = UdpOptions { reuse_port: true, mark: None };
     (0..workers).map(|_| sys::udp::bind(address, options)).collect()
-}
-
-/// Who listens, who judges and which files there are is settled when the server starts.
-pub(super) fn keep_what_needs_root(changed: &mut Changed, former: &Config, next: &mut Config) {
-    let (old, new) = (&former.doors.openvpn.management, &mut next.doors.openvpn.management);
-    keep(changed, "doors.openvpn.management", old, new);
-    let (old, new) = (&former.doors.openvpn.server_key, &mut next.doors.openvpn.server_key);
-    keep(changed, "doors.openvpn.server_key", old, new);
-    // Whoever may still read files was told their names at the start. A CA that is taken out is
-    // trusted no longer, and what is asked of certificates applies, whatever else has to wait.
-    let (old, new) = (&former.doors.openvpn.outside, &mut next.doors.openvpn.outside);
-    match (old, &mut *new) {
-        (_, None) => {}
-        (None, Some(_)) => {
-            changed.restart.push("doors.openvpn.client_ca");
-            *new = None;
-        }
-        (Some(old), Some(new)) => {
-            keep(changed, "doors.openvpn.client_ca", &old.client_ca, &mut new.client_ca);
-            keep(changed, "doors.openvpn.crl", &old.crl, &mut new.crl);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -374,15 +382,19 @@ mod tests {
     #[tokio::test]
     async fn sockets_that_cannot_be_served_are_found_before_the_door_is_touched() {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let udp = |socket| vec![Bound { address, sockets: vec![socket] }];
+        let udp = |socket| {
+            let (kind, key) = (SocketKind::OpenVpnResponder, "doors.openvpn.listen");
+            vec![Bound { address, kind, key, sockets: vec![socket] }]
+        };
+        let tcp = |listener| vec![(address, listener, "doors.openvpn.listen_tcp")];
         let sound = AllBound {
             udp: udp(std::net::UdpSocket::bind(address).unwrap()),
-            tcp: vec![(address, sys::tcp::listen(address).unwrap())],
+            tcp: tcp(sys::tcp::listen(address).unwrap()),
         };
         let no_udp = AllBound { udp: udp(no_socket().into()), tcp: Vec::new() };
         let listener = TcpListener::from(no_socket());
         listener.set_nonblocking(true).unwrap();
-        let no_tcp = AllBound { udp: Vec::new(), tcp: vec![(address, listener)] };
+        let no_tcp = AllBound { udp: Vec::new(), tcp: tcp(listener) };
 
         let ready = sound.ready(numbers()).unwrap();
         assert_eq!((ready.tcp[0].1, ready.udp[0].1), (SocketId(1), SocketId(2)));

@@ -7,7 +7,7 @@ use config::{Config, ConfigError};
 use tracing::error;
 
 use super::outside::ReadOutside;
-use super::{Server, doors, lock, network_settings};
+use super::{Server, lock, network_settings, openvpn};
 
 /// Reads the configuration again, from wherever it came.
 #[derive(Clone)]
@@ -67,7 +67,7 @@ impl Server {
         keep(&mut changed, "network.bridge_networks", bridged, &mut next.network.bridge_networks);
         keep(&mut changed, "server.workers", &former.server.workers, &mut next.server.workers);
         keep(&mut changed, "server.user", &former.server.user, &mut next.server.user);
-        doors::keep_what_needs_root(&mut changed, &former, &mut next);
+        openvpn::keep_what_needs_root(&mut changed, &former, &mut next);
         keep(&mut changed, "log.level", &former.log.level, &mut next.log.level);
 
         let (old, new) = (&former.network, &next.network);
@@ -99,7 +99,7 @@ impl Server {
         if door {
             let present = self.0.members.outside();
             let rules = outside.as_ref().map_or(present.as_deref(), ReadOutside::rules);
-            let outcome = self.change_door(&next, rules).await;
+            let outcome = self.change_openvpn(&next, rules).await;
             if outcome.is_err() && nat {
                 self.update_host(&former).await?;
             }

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::driver::{Driver, Order, Services, Which};
+use crate::kind::DoorKind;
 use crate::news::Newsroom;
 
 /// Does with a packet what its second byte says.
@@ -106,7 +107,7 @@ fn drive(hall: &mut Hall) -> mpsc::Sender<Order<Judge>> {
     };
     let events = std::mem::replace(&mut hall.events, mpsc::channel(1).1);
     let (orders, received) = mpsc::channel(4);
-    let (driver, answered) = Driver::new("openvpn", Judge, Arc::new(services));
+    let (driver, answered) = Driver::new(DoorKind::OpenVpn, Judge, Arc::new(services));
     tokio::spawn(driver.run(answered, events, received));
     orders
 }

@@ -1,6 +1,7 @@
 //! The initiator's side: one tunnel to one of a profile's servers, for as long as it is wanted.
 
 mod guide;
+mod itinerary;
 mod login;
 mod proxy;
 mod rounds;
@@ -31,6 +32,7 @@ use tracing::{debug, info, warn};
 
 pub use self::guide::{Choice, ClientEvent, Guide, Orders, Step, Traffic};
 use self::guide::{Order, Prepared, Reports, again, is_name, step};
+use self::itinerary::Itinerary;
 use self::login::Book;
 pub use self::login::Desk;
 use self::rounds::{Ending, Rounds};
@@ -41,7 +43,7 @@ use crate::driver::sleep_until;
 use crate::limits::Watch;
 use crate::pump::{Carried, Effect, Pump};
 use crate::workers::{WorkerEvent, WorkerOp, Workers, WorkersConfig};
-use way::{AnyEngine, Way, device_id, local_port, nobody, nowhere};
+use way::{AnyEngine, Way, device_id, nobody, nowhere};
 
 /// Control datagrams on their way from the worker.
 const MAX_EVENTS: usize = 512;
@@ -100,7 +102,7 @@ fn cannot(what: &str) -> impl Fn(&dyn fmt::Display) -> ClientFailure + '_ {
 /// A client; [`run`](Self::run) is its life.
 #[derive(Debug)]
 pub struct Client {
-    profile: Profile,
+    itinerary: Itinerary,
     way: Way,
     clock: Arc<WallClock>,
     journal: Journal,
@@ -164,8 +166,9 @@ impl Client {
         for line in repaired {
             warn!("{line}");
         }
-        let name = profile.device.as_deref().unwrap_or("warren%d");
-        let layer = profile.layer;
+        let itinerary = Itinerary::from(&profile);
+        let name = itinerary.device.as_deref().unwrap_or("warren%d");
+        let layer = itinerary.layer;
         let tun = match layer {
             Layer::Ip => Tun::open(name, 1),
             Layer::Ethernet => Tun::open_tap(name, 1),
@@ -174,7 +177,7 @@ impl Client {
         let device = tun.name().to_owned();
         let mark = nix::net::if_::if_nametoindex(device.as_str()).ok().map(host::mark_for);
         let (events, heard) = mpsc::channel(MAX_EVENTS);
-        let mtu = profile.mtu;
+        let mtu = itinerary.mtu;
         let workers = Workers::start(
             WorkersConfig {
                 queues: tun.queues(),
@@ -188,10 +191,10 @@ impl Client {
             events,
         )
         .map_err(|error| cannot("a packet thread")(&error))?;
-        let known = vec![Vec::new(); profile.remotes.len()];
+        let known = vec![Vec::new(); itinerary.remotes.len()];
         Ok(Self {
             login: Book::new(&profile, login, desk),
-            profile,
+            itinerary,
             way,
             clock,
             journal,
@@ -247,8 +250,8 @@ impl Client {
         if let Way::Answers { door, point } = self.way.clone() {
             return self.stay_reachable(&door, &point, orders, events).await;
         }
-        let mut rounds = Rounds::new(self.profile.retry, self.profile.retry_max);
-        let (mut waited, _) = self.profile.retry;
+        let mut rounds = Rounds::new(self.itinerary.retry, self.itinerary.retry_max);
+        let (mut waited, _) = self.itinerary.retry;
         loop {
             let pause = match self.round(waited, orders, events).await? {
                 Ending::Told | Ending::Again => return Ok(()),
@@ -332,8 +335,8 @@ impl Client {
 
     /// The order in which to try the remotes.
     fn order(&self) -> Vec<usize> {
-        let mut order = (0..self.profile.remotes.len().max(1)).collect::<Vec<_>>();
-        if self.profile.remote_random {
+        let mut order = (0..self.itinerary.remotes.len().max(1)).collect::<Vec<_>>();
+        if self.itinerary.remote_random {
             let dice: [u8; 8] = random_bytes();
             let mut dice = u64::from_ne_bytes(dice) as usize;
             for at in (1..order.len()).rev() {
@@ -346,7 +349,7 @@ impl Client {
 
     async fn resolve(&mut self, index: usize) -> Vec<SocketAddr> {
         let Some(remote) = self.destination(index) else {
-            return nowhere(self.profile.point.as_ref());
+            return nowhere(self.itinerary.link);
         };
         let (first_hop, keeper) = (FirstHop::of(remote), self.keeper.clone());
         if let Some(found) = first_hop.look_up(keeper).await {
@@ -395,9 +398,9 @@ impl Client {
             number: self.attempts,
             first_hop: server,
             remote,
-            local_port: local_port(&self.profile),
+            local_port: self.itinerary.local_port,
             mark: self.mark,
-            patience: self.profile.server_timeout,
+            patience: self.itinerary.server_timeout,
         };
         if wanted.remote.transport == openvpn::Transport::Tcp {
             step(events, Step::Dialling);
@@ -423,7 +426,7 @@ impl Client {
             association,
             port,
             server,
-            give_up: now + self.profile.server_timeout,
+            give_up: now + self.itinerary.server_timeout,
             up: false,
             is_answered: false,
             restart: None,
@@ -598,7 +601,7 @@ impl Client {
         lease: Lease,
     ) -> Result<(), ClientFailure> {
         let former = connection.lease.replace(lease.clone());
-        let layer = self.profile.layer;
+        let layer = self.itinerary.layer;
         let (prefixes, user) = (Vec::new(), Arc::default());
         let plug = Plug { port: connection.port, prefixes, mtu: lease.mtu, layer, user };
         let epoch = self.workers.submit(vec![WorkerOp::Fabric(FabricOp::Plug(plug))]);
@@ -614,7 +617,7 @@ impl Client {
         let is_ethernet = layer == Layer::Ethernet;
         // What lies behind the two peers is to reach each other.
         let is_network = |route: &IpNet| route.prefix_len() < route.max_prefix_len();
-        let forward = self.profile.point.is_some() && lease.routes.iter().any(is_network);
+        let forward = self.itinerary.link.is_some() && lease.routes.iter().any(is_network);
         let changed = tokio::task::spawn_blocking(move || match host {
             Some(mut host) => {
                 let updated = host.update(lease, servers);

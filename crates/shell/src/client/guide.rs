@@ -218,7 +218,7 @@ impl Client {
                     self.ready = Some(self.login.conduct().await?);
                 }
                 self.detour = None;
-                let Some(mut remote) = self.profile.remotes.get(index).cloned() else {
+                let Some(mut remote) = self.itinerary.remotes.get(index).cloned() else {
                     return Ok(Prepared::Go);
                 };
                 match guide.remote(&remote).await {
@@ -253,7 +253,7 @@ impl Client {
 
     /// The server of this number, or what the guide has put in its place.
     pub(super) fn destination(&self, index: usize) -> Option<&Remote> {
-        self.detour.as_ref().or_else(|| self.profile.remotes.get(index))
+        self.detour.as_ref().or_else(|| self.itinerary.remotes.get(index))
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tracing::{debug, info};
 
 use super::guide::{ClientEvent, Order, Orders, Reports};
-use super::way::{AnyEngine, MAX_CALLERS, local_port, point_door};
+use super::way::{AnyEngine, MAX_CALLERS, point_door};
 use super::whereabouts::{Calling, Found, Turn, Whereabouts, turn};
 use super::{Client, ClientFailure, Connection, FirstHop};
 use crate::driver::sleep_until;
@@ -64,7 +64,7 @@ impl Client {
         let peer = if point.floats {
             Whereabouts::anywhere()
         } else {
-            let hosts = self.profile.remotes.iter().map(|remote| remote.host.as_str());
+            let hosts = self.itinerary.remotes.iter().map(|remote| remote.host.as_str());
             Whereabouts::to_be_found(now, &hosts.collect::<Vec<_>>())
         };
         let mut waiting = Waiting {
@@ -130,7 +130,7 @@ impl Client {
 
     /// Looks up where the peer is, without keeping anybody waiting.
     fn look_for_peer(&self) -> JoinHandle<Found> {
-        let remotes = self.profile.remotes.iter().map(FirstHop::of).collect::<Vec<_>>();
+        let remotes = self.itinerary.remotes.iter().map(FirstHop::of).collect::<Vec<_>>();
         let keeper = self.keeper.clone();
         tokio::spawn(async move {
             let mut found = Vec::new();
@@ -143,7 +143,7 @@ impl Client {
 
     /// Opens the profile's port, for IPv4 and IPv6 unless it names one.
     fn listen(&self) -> Result<(), ClientFailure> {
-        let family = self.profile.point.as_ref().and_then(|point| point.family);
+        let family = self.itinerary.link.and_then(|link| link.family);
         let any: [(IpAddr, Family); 2] = [
             (Ipv4Addr::UNSPECIFIED.into(), Family::V4),
             (Ipv6Addr::UNSPECIFIED.into(), Family::V6),
@@ -152,7 +152,7 @@ impl Client {
             if family.is_some_and(|family| family != of) {
                 continue;
             }
-            let local = SocketAddr::new(ip, local_port(&self.profile).unwrap_or(0));
+            let local = SocketAddr::new(ip, self.itinerary.local_port.unwrap_or(0));
             let options = UdpOptions { reuse_port: false, mark: self.mark };
             let io = sys::udp::bind(local, options).and_then(|bound| UdpIo::new(id, bound));
             match io {
@@ -170,7 +170,7 @@ impl Client {
                 Err(error) => return Err(ClientFailure(error.to_string())),
             }
         }
-        info!(port = local_port(&self.profile).unwrap_or(0), "waiting for the peer");
+        info!(port = self.itinerary.local_port.unwrap_or(0), "waiting for the peer");
         Ok(())
     }
 

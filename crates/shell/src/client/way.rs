@@ -17,6 +17,7 @@ use rustls::sign::SingleCertAndKey;
 use rustls::version::{TLS12, TLS13};
 use token::TokenKey;
 
+use super::itinerary::Link;
 use crate::{clock, door};
 
 /// How often a link without `ping` is looked after.
@@ -118,9 +119,9 @@ impl Way {
 }
 
 /// Where a static key's end without `remote` "calls": nowhere, until it has been called.
-pub(super) fn nowhere(point: Option<&Point>) -> Vec<SocketAddr> {
-    match point {
-        Some(Point { family: Some(Family::V6), .. }) => vec![(Ipv6Addr::UNSPECIFIED, 0).into()],
+pub(super) fn nowhere(link: Option<Link>) -> Vec<SocketAddr> {
+    match link {
+        Some(Link { family: Some(Family::V6) }) => vec![(Ipv6Addr::UNSPECIFIED, 0).into()],
         Some(_) => vec![(Ipv4Addr::UNSPECIFIED, 0).into()],
         None => Vec::new(),
     }
@@ -130,14 +131,6 @@ pub(super) fn nowhere(point: Option<&Point>) -> Vec<SocketAddr> {
 pub(super) fn nobody() -> Remote {
     let transport = Transport::default();
     Remote { host: String::new(), port: 0, transport, family: None, proxy: None }
-}
-
-/// The port that the profile wants; `None` leaves it to the kernel.
-pub(super) fn local_port(profile: &Profile) -> Option<u16> {
-    match &profile.point {
-        Some(point) => point.local_port,
-        None => profile.local_port,
-    }
 }
 
 fn link(profile: &Profile, point: &Point, tls: PointTls) -> PointConfig {

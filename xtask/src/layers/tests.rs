@@ -95,7 +95,7 @@ fn crates_of_one_row_do_not_know_each_other_even_in_tests() {
 
 #[test]
 fn a_crate_that_is_not_in_the_table_must_get_a_row() {
-    assert!(violation(&[("pptp", "wire", None)]).starts_with("pptp: is in no row"));
+    assert!(violation(&[("pigeon", "wire", None)]).starts_with("pigeon: is in no row"));
 }
 
 #[test]
